@@ -1,0 +1,67 @@
+# `make help` lists what there is. Every target sets up what it needs first; a second call starts at once.
+# Works with GNU make 3.81 (macOS). Paths are relative, so the folder's own path may hold spaces.
+
+SHELL := /bin/sh
+VENV := .venv
+PY := $(VENV)/bin/python
+NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=120
+ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
+ARGS :=
+
+# Nothing is fetched from a model hub, and no tool reports home.
+export HF_HUB_OFFLINE := 1
+export FLWR_TELEMETRY_ENABLED := 0
+export RAY_USAGE_STATS_ENABLED := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup lab test lint notebooks bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/.prepared ## Make .venv, install the pinned packages, prepare models and data
+
+lab: setup ## Open JupyterLab on the first notebook (ARGS=--no-browser prints the address)
+	$(PY) -m jupyterlab $(ROOT_FLAG) --LabApp.news_url=None \
+	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+	  --LabApp.default_url=/lab/tree/notebooks/00-start-here.ipynb $(ARGS)
+
+test: setup lint ## Lint, then every test and every notebook, with branch coverage
+	WORKBENCH_SIZE=ci $(PY) -m pytest $(NBVAL) --cov --cov-report=term $(ARGS)
+
+lint: $(VENV)/.packages ## Check style and format, notebooks too
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+notebooks: setup ## Run every notebook
+	WORKBENCH_SIZE=ci $(PY) -m pytest $(NBVAL) $(ARGS) notebooks $(wildcard tests/test_notebooks.py)
+
+bench: setup ## Run the benchmarks one after another; they print ratios
+	@for script in benchmarks/[a-z]*.py; do \
+	  echo "== $$script"; $(PY) "$$script" $(ARGS) || exit 1; \
+	done
+
+clean: ## Remove everything that make and the tests have made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
+
+# The steps of the set-up. Each leaves its stamp only when it has succeeded, so that a call after an interruption goes on from there.
+$(VENV)/.python:
+	@echo "[1/3] Making $(VENV)"
+	@python=$$(sh tools/find_python.sh "$(PYTHON)") && \
+	  "$$python" tools/unfinished.py $(VENV) && "$$python" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.packages: $(VENV)/.python requirements.lock pyproject.toml
+	@echo "[2/3] Installing about 190 pinned packages (1 GB; more where torch brings CUDA)"
+	@$(PY) tools/unfinished.py $(VENV)
+	$(PY) -m pip install -c requirements.lock torch==2.13.0
+	$(PY) -m pip install --no-deps -r requirements.lock
+	$(PY) -m pip install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.prepared: $(VENV)/.packages
+	@echo "[3/3] Preparing the embedded models and data"
+	[ ! -f workbench/__main__.py ] || $(PY) -m workbench prepare
+	@touch $@
