@@ -1,0 +1,13 @@
+"""What all tests share."""
+
+import os
+
+from hypothesis import settings
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched from a model hub
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+# The same examples on every run, and no limit on the time of one: some start processes.
+settings.register_profile("workbench", derandomize=True, deadline=None, database=None)
+settings.load_profile("workbench")
