@@ -1,0 +1,203 @@
+"""Collectives along one mesh axis. Every call is recorded; every call knows its own backward."""
+
+import sys
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Shaped
+from torch import Tensor
+
+from workbench.collectives import Collective, Phase, sent_bytes
+from workbench.layout import Layout, collective_between, pad_to, shard_size, take_shard
+
+
+class Site(NamedTuple):
+    """The place in the model and in the code from which a collective was asked for."""
+
+    layer: int | None
+    stage: int | None
+    where: str
+
+
+class Comm:
+    """The ranks of one mesh axis, seen from one of them.
+
+    Parameters
+    ----------
+    size, rank : int
+        Ranks of the group, and which of them this is.
+    group : ProcessGroup or None
+        ``None`` makes a *fake* comm: it allocates the same buffers and keeps the same log, but
+        sends nothing and its values mean nothing. Meant for meta tensors.
+    axis : str
+        Name of the mesh axis.
+
+    Attributes
+    ----------
+    log : list of Collective
+        All that this rank has communicated, forward and backward, in order.
+    """
+
+    def __init__(
+        self, size: int, rank: int = 0, group: dist.ProcessGroup | None = None, axis: str = "sp"
+    ):
+        self.size, self.rank, self.group, self.axis = size, rank, group, axis
+        self.log: list[Collective] = []
+        self._layer: int | None = None
+        self._stage: int | None = None
+
+    def at(self, layer: int, stage: int) -> None:
+        """Say which layer and stage the following collectives belong to."""
+        self._layer, self._stage = layer, stage
+
+    def site(self) -> Site:
+        """The current layer and stage, and the first line up the stack outside this file."""
+        frame = sys._getframe(1)
+        while frame.f_code.co_filename == __file__:
+            frame = frame.f_back
+        file = frame.f_code.co_filename.replace("\\", "/").rsplit("/", 1)[-1]
+        return Site(self._layer, self._stage, f"{file}:{frame.f_lineno}")
+
+    def relayout(
+        self, x: Shaped[Tensor, "..."], before: Layout, after: Layout
+    ) -> Shaped[Tensor, "..."]:
+        """Turn one layout of a tensor into another, by the collective that `layout` names.
+
+        Parameters
+        ----------
+        x : Tensor
+            This rank's part, of shape ``before.local_shape(p)``.
+        before, after : Layout
+            Two layouts of the same logical tensor.
+
+        Returns
+        -------
+        Tensor
+            This rank's part, of shape ``after.local_shape(p)``. The backward takes the gradient
+            from ``after.gradient()`` to ``before.gradient()``: an all-to-all goes back as an
+            all-to-all, an all-gather of a shared copy as a reduce-scatter, and so on.
+        """
+        if self.size == 1 or before == after:
+            return x
+        return _Relayout.apply(x, self, before, after, self.site())
+
+    def ring_shift(
+        self, x: Shaped[Tensor, "..."], layout: Layout, phase: Phase, site: Site
+    ) -> Shaped[Tensor, "..."]:
+        """Send ``x`` to the next rank and return what the previous one sent. No autograd."""
+        x = x.contiguous()
+        self._record("ring_shift", layout.split, x, phase, site, layout, layout)
+        received = torch.empty_like(x)
+        if self.group is not None:
+            to, source = (self.rank + 1) % self.size, (self.rank - 1) % self.size
+            ops = [
+                dist.P2POp(dist.isend, x, group=self.group, group_peer=to),
+                dist.P2POp(dist.irecv, received, group=self.group, group_peer=source),
+            ]
+            for request in dist.batch_isend_irecv(ops):
+                request.wait()
+        return received
+
+    def sum_gradients(self, gradients: Iterable[Tensor]) -> None:
+        """Sum gradients of replicated weights over the ranks, in place.
+
+        They travel as one flat bucket per dtype, padded to a multiple of the ranks.
+        """
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for gradient in gradients:
+            by_dtype.setdefault(gradient.dtype, []).append(gradient)
+        if self.size == 1:
+            return
+        for same in by_dtype.values():
+            flat = torch.cat([g.flatten() for g in same])
+            total = flat.numel()
+            flat = pad_to(flat, 0, shard_size(total, self.size) * self.size)
+            site = Site(None, None, self.site().where)
+            self._record("all_reduce", None, flat, "gradients", site, axis="*")
+            if self.group is not None:
+                dist.all_reduce(flat, group=self.group)
+            parts = flat[:total].split([g.numel() for g in same])
+            for gradient, part in zip(same, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
+
+    def _record(self, kind, dim, x, phase, site, before=None, after=None, axis=None):
+        size = x.numel() * x.element_size()
+        dtype = str(x.dtype).removeprefix("torch.")
+        sent = sent_bytes(kind, size, self.size)
+        self.log.append(
+            Collective(
+                kind, axis or self.axis, dim, dtype, size, sent, phase,
+                site.layer, site.stage, before, after, site.where,
+            )
+        )  # fmt: skip
+
+    def _move(self, x, before: Layout, after: Layout, phase: Phase, site: Site):
+        kind = collective_between(before, after)
+        if kind is None:
+            return take_shard(x, after, self.rank, self.size)
+        assert x.shape == before.local_shape(self.size), (x.shape, before, self.size)
+        move = getattr(self, f"_{kind}")
+        return move(x, before, after, phase, site)
+
+    def _all_to_all(self, x, before, after, phase, site):
+        cut, join = after.position(after.split), before.position(before.split)
+        send = self._in_chunks(x, cut)
+        dim = f"{before.split}->{after.split}"
+        self._record("all_to_all", dim, send, phase, site, before, after)
+        return self._joined(self._exchange(send), join, before.sizes[before.split])
+
+    def _all_gather(self, x, before, after, phase, site):
+        x = x.contiguous()
+        self._record("all_gather", before.split, x, phase, site, before, after)
+        parts = x.new_empty((self.size * x.shape[0], *x.shape[1:]))
+        if self.group is not None:
+            dist.all_gather_single(parts, x, group=self.group)
+        parts = parts.unflatten(0, (self.size, x.shape[0]))
+        return self._joined(parts, before.position(before.split), before.sizes[before.split])
+
+    def _reduce_scatter(self, x, before, after, phase, site):
+        send = self._in_chunks(x, after.position(after.split))
+        self._record("reduce_scatter", after.split, send, phase, site, before, after)
+        if self.group is None or dist.get_backend(self.group) == "gloo":
+            # gloo's own reduce_scatter sends as much as an all-reduce: twice the optimum.
+            return self._exchange(send).sum(0)
+        out = torch.empty_like(send[0])
+        dist.reduce_scatter_single(out, send.flatten(0, 1), group=self.group)
+        return out
+
+    def _all_reduce(self, x, before, after, phase, site):
+        total = x.clone(memory_format=torch.contiguous_format)
+        self._record("all_reduce", None, total, phase, site, before, after)
+        if self.group is not None:
+            dist.all_reduce(total, group=self.group)
+        return total
+
+    def _in_chunks(self, x, dim):
+        """``x`` padded and cut along ``dim`` into one chunk a rank: ``[p, ..., size / p, ...]``."""
+        part = shard_size(x.shape[dim], self.size)
+        padded = pad_to(x, dim, part * self.size)
+        return padded.unflatten(dim, (self.size, part)).movedim(dim, 0).contiguous()
+
+    def _exchange(self, send):
+        received = torch.empty_like(send)
+        if self.group is not None:
+            dist.all_to_all_single(received, send, group=self.group)
+        return received
+
+    def _joined(self, parts, dim, size):
+        """The inverse of `_in_chunks`, without the padding."""
+        return parts.movedim(0, dim).flatten(dim, dim + 1).narrow(dim, 0, size)
+
+
+class _Relayout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, comm, before, after, site):
+        ctx.comm, ctx.before, ctx.after, ctx.site = comm, before, after, site
+        return comm._move(x, before, after, "forward", site)
+
+    @staticmethod
+    def backward(ctx, grad):
+        before, after = ctx.before.gradient(), ctx.after.gradient()
+        return ctx.comm._move(grad, after, before, "backward", ctx.site), None, None, None, None

@@ -1,0 +1,225 @@
+"""Run one function on p ranks: faked, in p local processes, or under torchrun."""
+
+import contextlib
+import datetime
+import faulthandler
+import multiprocessing
+import os
+import pathlib
+import pickle
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import types
+from collections.abc import Callable, Iterator
+from multiprocessing import connection
+from typing import Any
+
+import cloudpickle
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from workbench.comm import Comm
+
+RankFunction = Callable[[int, Comm], Any]
+
+#: Ranks are forked from a server that has these modules loaded already.
+PRELOAD = ["torch", "torch.distributed", "workbench.step"]
+#: How long a failed or hung run waits for the ranks' last words [s].
+GRACE_S = 1.0
+
+
+class RankError(RuntimeError):
+    """A rank raised or died; ``rank`` says which, the message has its own traceback."""
+
+    def __init__(self, message: str, rank: int):
+        super().__init__(message)
+        self.rank = rank
+
+
+def run_fake(fn: RankFunction, p: int) -> Any:
+    """``fn(0, comm)`` on rank 0 of ``p`` imaginary ranks, on meta tensors; nothing is sent."""
+    with torch.device("meta"):
+        return fn(0, Comm(p))
+
+
+def run_local(
+    fn: RankFunction,
+    p: int,
+    *,
+    threads: int = 1,
+    timeout_s: float = 300.0,
+    start_method: str | None = None,
+) -> list[Any]:
+    """Run ``fn(rank, comm)`` in ``p`` processes on this machine; return each rank's result.
+
+    Parameters
+    ----------
+    fn : callable
+        May be defined in a notebook cell or be a closure: it travels by cloudpickle.
+    p : int
+        Ranks. With as many CUDA devices they use NCCL, one device each; else gloo.
+    threads : int
+        CPU threads that torch may use in each rank.
+    timeout_s : float
+        Longest time the whole run may take [s].
+    start_method : {None, "forkserver", "spawn"}
+        ``None`` is the fork server where there is one: its first call imports torch once, each
+        later launch takes a fraction of a second. ``"spawn"`` imports torch in every rank.
+
+    Raises
+    ------
+    RankError
+        If a rank raises (with its traceback) or is killed (with the signal's name).
+    TimeoutError
+        If a rank has not finished in time; the message tells where each of them hangs.
+
+    Notes
+    -----
+    Ranks meet through a file, so parallel runs never fight over a port. Whatever happens, also
+    a KeyboardInterrupt, no rank outlives the call.
+    """
+    if start_method is None:
+        methods = multiprocessing.get_all_start_methods()
+        start_method = "forkserver" if "forkserver" in methods else "spawn"
+    if start_method == "forkserver":
+        multiprocessing.set_forkserver_preload(PRELOAD)
+    with tempfile.TemporaryDirectory(prefix="workbench-") as name:
+        folder = pathlib.Path(name)
+        (folder / "fn").write_bytes(cloudpickle.dumps((fn, p, threads, timeout_s)))
+        with _no_main_module():
+            context = mp.start_processes(
+                _rank_main, (name,), p, join=False, daemon=True, start_method=start_method
+            )
+        try:
+            _wait(context.processes, folder, timeout_s)
+            return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(p)]
+        finally:
+            for process in context.processes:
+                process.kill()
+            for process in context.processes:
+                process.join()
+                process.close()
+
+
+def run_torchrun(fn: RankFunction) -> list[Any] | None:
+    """Run ``fn(rank, comm)`` in the process group that torchrun has set up by its variables.
+
+    Returns
+    -------
+    list or None
+        Every rank's result on rank 0, ``None`` on the others.
+    """
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        rank, size = dist.get_rank(), dist.get_world_size()
+        result = fn(rank, Comm(size, rank, dist.group.WORLD))
+        results = [None] * size if rank == 0 else None
+        dist.gather_object(result, results)
+        return results
+    finally:
+        dist.destroy_process_group()
+
+
+def local_device() -> torch.device:
+    """Where this rank computes: its CUDA device if it has one, else the CPU."""
+    if dist.is_initialized() and dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Hide ``__main__``: a rank needs nothing of it, and a script must not be run p times over."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _rank_main(rank: int, name: str) -> None:
+    folder = pathlib.Path(name)
+    with (folder / f"{rank}.stack").open("w") as stack:
+        if hasattr(faulthandler, "register"):
+            faulthandler.register(signal.SIGUSR1, stack)
+        try:
+            fn, p, threads, timeout_s = pickle.loads((folder / "fn").read_bytes())
+            torch.set_num_threads(threads)
+            result = _with_group(fn, rank, p, folder, timeout_s)
+            torch.save(result, folder / f"{rank}.pt")
+        except BaseException:
+            report = (time.time(), traceback.format_exc())
+            (folder / f"{rank}.error").write_bytes(pickle.dumps(report))
+            os._exit(1)
+
+
+def _with_group(fn: RankFunction, rank: int, p: int, folder: pathlib.Path, timeout_s: float) -> Any:
+    cuda = torch.cuda.is_available() and torch.cuda.device_count() >= p
+    if cuda:
+        torch.cuda.set_device(rank)
+    dist.init_process_group(
+        "nccl" if cuda else "gloo",
+        init_method=f"file://{folder.as_posix()}/rendezvous",
+        rank=rank,
+        world_size=p,
+        timeout=datetime.timedelta(seconds=timeout_s),
+    )
+    try:
+        return fn(rank, Comm(p, rank, dist.group.WORLD))
+    finally:
+        dist.destroy_process_group()
+
+
+def _wait(processes: list[Any], folder: pathlib.Path, timeout_s: float) -> None:
+    """Return when all ranks are done; raise as soon as one has failed, or in the end."""
+    deadline, running = time.monotonic() + timeout_s, dict(enumerate(processes))
+    while running:
+        left = deadline - time.monotonic()
+        connection.wait([process.sentinel for process in running.values()], max(left, 0))
+        done = [rank for rank, process in running.items() if process.exitcode is not None]
+        if any(processes[rank].exitcode != 0 for rank in done):
+            raise _failure(processes, folder)
+        if not done and left <= 0:
+            raise _hung(running, folder, timeout_s)
+        for rank in done:
+            del running[rank]
+
+
+def _failure(processes: list[Any], folder: pathlib.Path) -> RankError:
+    """The first cause: a killed rank, else the error that was raised first."""
+    p = len(processes)
+    connection.wait([process.sentinel for process in processes], timeout=GRACE_S / 4)
+    for rank, process in enumerate(processes):
+        code = process.exitcode
+        if code not in (None, 0) and not (folder / f"{rank}.error").exists():
+            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            return RankError(
+                f"rank {rank} of {p} died by {how}. If the machine ran out of memory, try a "
+                "smaller model, batch or p.",
+                rank,
+            )
+    reports = {int(path.stem): pickle.loads(path.read_bytes()) for path in folder.glob("*.error")}
+    rank = min(reports, key=lambda r: reports[r][0])
+    return RankError(f"rank {rank} of {p} raised:\n\n{reports[rank][1]}", rank)
+
+
+def _hung(running: dict[int, Any], folder: pathlib.Path, timeout_s: float) -> TimeoutError:
+    for process in running.values():
+        if hasattr(faulthandler, "register"):
+            os.kill(process.pid, signal.SIGUSR1)
+    time.sleep(GRACE_S / 4)
+    stacks = [
+        f"rank {rank} is at:\n{(folder / f'{rank}.stack').read_text()}" for rank in sorted(running)
+    ]
+    return TimeoutError(
+        f"ranks {sorted(running)} had not finished after {timeout_s:g} s and were stopped. Give "
+        f"them longer with timeout_s=..., or look where they hang:\n\n" + "\n".join(stacks)
+    )

@@ -1,0 +1,58 @@
+"""Count flops and the bytes of live tensors while a step runs, on real or meta tensors."""
+
+import weakref
+from collections.abc import Iterable
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import flop_registry
+
+
+class Meter(TorchDispatchMode):
+    """A context that sees every torch op.
+
+    Parameters
+    ----------
+    held : iterable of Tensor
+        Tensors that live already, such as weights.
+
+    Attributes
+    ----------
+    flops : int
+        Of matrix products and attention. Elementwise ops are left out.
+    live_bytes, peak_bytes : int
+        Storages that are alive now, and the most at any time [bytes]. Scratch memory inside a
+        kernel and the allocator's rounding and fragmentation are left out.
+    """
+
+    def __init__(self, held: Iterable[torch.Tensor] = ()):
+        super().__init__()
+        self.flops = self.live_bytes = self.peak_bytes = 0
+        self._seen: dict[int, weakref.finalize] = {}
+        for tensor in held:
+            self._see(tensor)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        for value in tree_iter(out):
+            if isinstance(value, torch.Tensor):
+                self._see(value)
+        return out
+
+    def _see(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._seen:
+            size = storage.nbytes()
+            self._seen[key] = weakref.finalize(storage, self._gone, key, size)
+            self._seen[key].atexit = False
+            self.live_bytes += size
+            self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+
+    def _gone(self, key: int, size: int) -> None:
+        del self._seen[key]
+        self.live_bytes -= size

@@ -1,0 +1,132 @@
+"""The reference: one device. Every strategy is this class with a few hooks overridden."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.comm import Comm
+from workbench.layout import Geometry, Layout, Stage
+from workbench.strategies.attention import attention
+
+#: One rank's part of the residual stream, and of its queries, keys, values or attention output.
+Stream = Float[Tensor, "batch *dims model"]
+Heads = Float[Tensor, "batch *dims heads channel"]
+
+
+class Strategy:
+    """One device: every hook is the identity, attention sees the whole sequence.
+
+    Parameters
+    ----------
+    comm : Comm
+        The mesh axis to compute along.
+    geometry : Geometry
+        Dims, stages, heads and widths of the model.
+    shard : str or None
+        The dim that is cut over the ranks before the first stage, where the strategy cuts one.
+    """
+
+    #: Name in `STRATEGIES`, forward volume of one layer as the paper writes it, where it is from.
+    name: ClassVar[str] = "single"
+    formula: ClassVar[str] = "0"
+    source: ClassVar[str] = "one device; the reference"
+    #: Does the residual stream have a cut dim?
+    cuts_sequence: ClassVar[bool] = False
+    #: Weights of which each rank holds one part: ending of the name -> the dim that is cut.
+    cut_weights: ClassVar[Mapping[str, int]] = {}
+
+    def __init__(self, comm: Comm, geometry: Geometry, shard: str | None = None):
+        self.comm, self.geometry = comm, geometry
+        self.start: Layout = geometry.stream
+        if self.cuts_sequence and comm.size > 1:
+            self.start = self.start.with_split(shard)
+
+    @classmethod
+    def check(cls, geometry: Geometry, p: int) -> None:
+        """Raise ValueError if the strategy can't run ``geometry`` on ``p`` ranks."""
+
+    def arrange(
+        self, x: Stream, layout: Layout, stage: Stage, upcoming: Sequence[Stage]
+    ) -> tuple[Float[Tensor, "batch *new_dims model"], Layout]:
+        """Re-lay the residual stream before attending along ``stage``; others come after it."""
+        return x, layout
+
+    def enter(self, h: Stream, layout: Layout) -> Float[Tensor, "batch *new_dims model"]:
+        """Prepare the normalised input of a branch (attention or MLP)."""
+        return h
+
+    def attend(self, q: Heads, k: Heads, v: Heads, layout: Layout, stage: Stage) -> Heads:
+        """Softmax attention along the dims of ``stage``; the other dims are batch."""
+        along = [layout.position(dim) for dim in stage]
+        out = attention(*(fold(t, along) for t in (q, k, v)))
+        return unfold(out, along, q.shape)
+
+    def leave(self, h: Stream, layout: Layout) -> Float[Tensor, "batch *new_dims model"]:
+        """Finish a branch's output before its bias and the residual are added."""
+        return h
+
+    def shard_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This rank's part of the logical weights."""
+        p, rank = self.comm.size, self.comm.rank
+        return {
+            name: w if (dim := self.cut_dim(name)) is None else w.chunk(p, dim)[rank].clone()
+            for name, w in weights.items()
+        }
+
+    @classmethod
+    def cut_dim(cls, name: str) -> int | None:
+        """Which dim of the weight ``name`` is cut over the ranks; ``None`` if every rank has all."""
+        ends = (dim for ending, dim in cls.cut_weights.items() if name.endswith(ending))
+        return next(ends, None)
+
+    @classmethod
+    def best_shard(cls, geometry: Geometry, p: int, branches: Sequence[Stage | None]) -> str | None:
+        """The dim to cut that costs the fewest bytes; the first of equals; ``None`` if none is."""
+        if not cls.cuts_sequence or p == 1:
+            return None
+
+        def cost(dim):
+            both = (geometry, p, dim, branches)
+            return cls.forward_elements(*both) + cls.backward_elements(*both)
+
+        return min(geometry.dims, key=cost)
+
+    @classmethod
+    def forward_elements(
+        cls, geometry: Geometry, p: int, shard: str | None, branches: Sequence[Stage | None]
+    ) -> int:
+        """Closed form: elements that each rank sends in a forward pass [elements].
+
+        ``branches`` are all branches of the model in order: an attention's stage, ``None`` for an
+        MLP. Only called for ``p > 1``.
+        """
+        return 0
+
+    @classmethod
+    def backward_elements(
+        cls, geometry: Geometry, p: int, shard: str | None, branches: Sequence[Stage | None]
+    ) -> int:
+        """Closed form of the backward pass; mirrors the forward unless overridden [elements]."""
+        return cls.forward_elements(geometry, p, shard, branches)
+
+
+def fold(t: Heads, along: Sequence[int]) -> Float[Tensor, "n h s c"]:
+    """``[B, *dims, H, C] -> [N, H, S, C]``: S joins the dims at the positions ``along``."""
+    t = t.permute(_folded_order(t.dim(), along))
+    others = t.dim() - 2 - len(along)
+    return t.flatten(others + 1, -2).flatten(0, others - 1)
+
+
+def unfold(t: Float[Tensor, "n h s c"], along: Sequence[int], shape: tuple[int, ...]) -> Heads:
+    """Undo `fold` of a tensor that had ``shape``."""
+    order = _folded_order(len(shape), along)
+    t = t.reshape([shape[i] for i in order])
+    return t.permute([order.index(i) for i in range(len(order))])
+
+
+def _folded_order(rank: int, along: Sequence[int]) -> list[int]:
+    heads, channel = rank - 2, rank - 1
+    others = [i for i in range(heads) if i not in along]
+    return [*others, heads, *along, channel]
