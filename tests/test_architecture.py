@@ -30,6 +30,8 @@ ORDER = [
     {"strategies"},
     {"transformer"},
     {"launch", "meter"},
+    {"rank"},
+    {"outcome"},
     {"step"},
     {"conformance", "train"},
     {"memory"},

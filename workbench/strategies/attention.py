@@ -1,9 +1,11 @@
 """Softmax attention on any device, and the two halves of it that a ring needs.
 
-Shapes here: queries, keys and values are ``[N, H, S, C]``, with everything that is not attended
+Kernels take queries, keys and values as ``[N, H, S, C]``, with everything that is not attended
 along folded into N. The CPU kernel also runs on meta tensors, so a faked step makes the same
 tensors as a real one; scratch memory inside kernels is not seen by either.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +14,31 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 aten = torch.ops.aten
+#: One rank's queries, keys, values or attention output.
+Heads = Float[Tensor, "batch *dims heads channel"]
 Queries = Float[Tensor, "n h s_q c"]
 Keys = Float[Tensor, "n h s_k c"]
 LogSumExp = Float[Tensor, "n h s_q"]
+
+
+def fold(t: Heads, along: Sequence[int]) -> Float[Tensor, "n h s c"]:
+    """``[B, *dims, H, C] -> [N, H, S, C]``: S joins the dims at the positions ``along``."""
+    t = t.permute(_folded_order(t.dim(), along))
+    others = t.dim() - 2 - len(along)
+    return t.flatten(others + 1, -2).flatten(0, others - 1)
+
+
+def unfold(t: Float[Tensor, "n h s c"], along: Sequence[int], shape: tuple[int, ...]) -> Heads:
+    """Undo `fold` of a tensor that had ``shape``."""
+    order = _folded_order(len(shape), along)
+    t = t.reshape([shape[i] for i in order])
+    return t.permute([order.index(i) for i in range(len(order))])
+
+
+def _folded_order(rank: int, along: Sequence[int]) -> list[int]:
+    heads, channel = rank - 2, rank - 1
+    others = [i for i in range(heads) if i not in along]
+    return [*others, heads, *along, channel]
 
 
 def attention(q: Queries, k: Keys, v: Keys) -> Queries:

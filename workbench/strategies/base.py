@@ -8,11 +8,10 @@ from torch import Tensor
 
 from workbench.comm import Comm
 from workbench.layout import Geometry, Layout, Stage
-from workbench.strategies.attention import attention
+from workbench.strategies.attention import Heads, attention, fold, unfold
 
-#: One rank's part of the residual stream, and of its queries, keys, values or attention output.
+#: One rank's part of the residual stream.
 Stream = Float[Tensor, "batch *dims model"]
-Heads = Float[Tensor, "batch *dims heads channel"]
 
 
 class Strategy:
@@ -77,7 +76,7 @@ class Strategy:
 
     @classmethod
     def cut_dim(cls, name: str) -> int | None:
-        """Which dim of the weight ``name`` is cut over the ranks; ``None`` if every rank has all."""
+        """Which dim of the weight ``name`` is cut over the ranks; ``None`` if none is."""
         ends = (dim for ending, dim in cls.cut_weights.items() if name.endswith(ending))
         return next(ends, None)
 
@@ -97,10 +96,9 @@ class Strategy:
     def forward_elements(
         cls, geometry: Geometry, p: int, shard: str | None, branches: Sequence[Stage | None]
     ) -> int:
-        """Closed form: elements that each rank sends in a forward pass [elements].
+        """Closed form: elements that each rank sends in a forward pass, for ``p > 1``.
 
-        ``branches`` are all branches of the model in order: an attention's stage, ``None`` for an
-        MLP. Only called for ``p > 1``.
+        ``branches`` are the model's in order: an attention's stage, or ``None`` for an MLP.
         """
         return 0
 
@@ -108,25 +106,5 @@ class Strategy:
     def backward_elements(
         cls, geometry: Geometry, p: int, shard: str | None, branches: Sequence[Stage | None]
     ) -> int:
-        """Closed form of the backward pass; mirrors the forward unless overridden [elements]."""
+        """Closed form of the backward pass; mirrors the forward unless overridden."""
         return cls.forward_elements(geometry, p, shard, branches)
-
-
-def fold(t: Heads, along: Sequence[int]) -> Float[Tensor, "n h s c"]:
-    """``[B, *dims, H, C] -> [N, H, S, C]``: S joins the dims at the positions ``along``."""
-    t = t.permute(_folded_order(t.dim(), along))
-    others = t.dim() - 2 - len(along)
-    return t.flatten(others + 1, -2).flatten(0, others - 1)
-
-
-def unfold(t: Float[Tensor, "n h s c"], along: Sequence[int], shape: tuple[int, ...]) -> Heads:
-    """Undo `fold` of a tensor that had ``shape``."""
-    order = _folded_order(len(shape), along)
-    t = t.reshape([shape[i] for i in order])
-    return t.permute([order.index(i) for i in range(len(order))])
-
-
-def _folded_order(rank: int, along: Sequence[int]) -> list[int]:
-    heads, channel = rank - 2, rank - 1
-    others = [i for i in range(heads) if i not in along]
-    return [*others, heads, *along, channel]

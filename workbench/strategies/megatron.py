@@ -13,6 +13,7 @@ Sources: Shoeybi et al. (2019), arXiv:1909.08053; Korthikanti et al. (2022), arX
 """
 
 from math import prod
+from typing import ClassVar
 
 from workbench.layout import Geometry, Layout
 from workbench.strategies.base import Strategy, Stream
@@ -24,7 +25,7 @@ class MegatronTP(Strategy):
     name = "megatron-tp"
     formula = "2 all-reduces of 2M for each attention + MLP: 8M a layer of two stages"
     source = "Shoeybi et al. 2019, arXiv:1909.08053"
-    cut_weights = {
+    cut_weights: ClassVar = {
         "query.weight": 0, "query.bias": 0, "key.weight": 0, "key.bias": 0,
         "value.weight": 0, "value.bias": 0, "output.weight": 1,
         "up.weight": 0, "up.bias": 0, "down.weight": 1,

@@ -11,7 +11,8 @@ arXiv:1805.02867.
 import torch
 
 from workbench.layout import Layout, Stage
-from workbench.strategies.base import Heads, Strategy, fold, unfold
+from workbench.strategies.attention import Heads, fold, unfold
+from workbench.strategies.base import Strategy
 from workbench.strategies.ring_merge import ring_merge, ring_merge_backward
 
 

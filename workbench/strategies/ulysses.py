@@ -9,7 +9,8 @@ Source: Jacobs et al. (2023), arXiv:2309.14509.
 """
 
 from workbench.layout import Geometry, Layout, Stage
-from workbench.strategies.base import Heads, Strategy
+from workbench.strategies.attention import Heads
+from workbench.strategies.base import Strategy
 
 
 class Ulysses(Strategy):

@@ -1,0 +1,5 @@
+"""The checker of types at run time: beartype, which lets an int stand where a float is asked for."""
+
+from beartype import BeartypeConf, beartype
+
+typecheck = beartype(conf=BeartypeConf(is_pep484_tower=True))
