@@ -85,9 +85,16 @@ def choose_shard(
     """
     if shard is not None and shard not in geometry.dims:
         raise ValueError(f"cannot cut {shard!r}: the model has the dims {list(geometry.dims)}")
-    if shard is None or not cls.cuts_sequence or p == 1:
-        return cls.best_shard(geometry, p, branches)
-    return shard
+    if not cls.cuts_sequence or p == 1:
+        return None
+    if shard is not None:
+        return shard
+
+    def cost(dim):
+        both = (geometry, p, dim, branches)
+        return cls.forward_elements(*both) + cls.backward_elements(*both)
+
+    return min(geometry.dims, key=cost)  # the first of equals
 
 
 def _runs(cls: type[Strategy], geometry: Geometry, p: int) -> bool:

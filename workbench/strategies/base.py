@@ -12,6 +12,8 @@ from workbench.strategies.attention import Heads, attention, fold, unfold
 
 #: One rank's part of the residual stream.
 Stream = Float[Tensor, "batch *dims model"]
+#: The same after a change of layout; inside Megatron's branches.
+Relaid = Float[Tensor, "batch *new_dims model"]
 
 
 class Strategy:
@@ -48,11 +50,11 @@ class Strategy:
 
     def arrange(
         self, x: Stream, layout: Layout, stage: Stage, upcoming: Sequence[Stage]
-    ) -> tuple[Float[Tensor, "batch *new_dims model"], Layout]:
+    ) -> tuple[Relaid, Layout]:
         """Re-lay the residual stream before attending along ``stage``; others come after it."""
         return x, layout
 
-    def enter(self, h: Stream, layout: Layout) -> Float[Tensor, "batch *new_dims model"]:
+    def enter(self, h: Stream, layout: Layout) -> Relaid:
         """Prepare the normalised input of a branch (attention or MLP)."""
         return h
 
@@ -62,7 +64,7 @@ class Strategy:
         out = attention(*(fold(t, along) for t in (q, k, v)))
         return unfold(out, along, q.shape)
 
-    def leave(self, h: Stream, layout: Layout) -> Float[Tensor, "batch *new_dims model"]:
+    def leave(self, h: Stream, layout: Layout) -> Relaid:
         """Finish a branch's output before its bias and the residual are added."""
         return h
 
@@ -79,18 +81,6 @@ class Strategy:
         """Which dim of the weight ``name`` is cut over the ranks; ``None`` if none is."""
         ends = (dim for ending, dim in cls.cut_weights.items() if name.endswith(ending))
         return next(ends, None)
-
-    @classmethod
-    def best_shard(cls, geometry: Geometry, p: int, branches: Sequence[Stage | None]) -> str | None:
-        """The dim to cut that costs the fewest bytes; the first of equals; ``None`` if none is."""
-        if not cls.cuts_sequence or p == 1:
-            return None
-
-        def cost(dim):
-            both = (geometry, p, dim, branches)
-            return cls.forward_elements(*both) + cls.backward_elements(*both)
-
-        return min(geometry.dims, key=cost)
 
     @classmethod
     def forward_elements(

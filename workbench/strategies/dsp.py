@@ -11,11 +11,8 @@ Sources: Zhao et al. (2024), arXiv:2403.10266; Belady (1966), IBM Systems Journa
 
 from collections.abc import Sequence
 
-from jaxtyping import Float
-from torch import Tensor
-
 from workbench.layout import Geometry, Layout, Stage, shard_size
-from workbench.strategies.base import Strategy, Stream
+from workbench.strategies.base import Relaid, Strategy, Stream
 
 
 class DSP(Strategy):
@@ -37,7 +34,7 @@ class DSP(Strategy):
 
     def arrange(
         self, x: Stream, layout: Layout, stage: Stage, upcoming: Sequence[Stage]
-    ) -> tuple[Float[Tensor, "batch *new_dims model"], Layout]:
+    ) -> tuple[Relaid, Layout]:
         if layout.split not in stage:
             return x, layout
         switched = layout.with_split(next_split(self.geometry, stage, upcoming))

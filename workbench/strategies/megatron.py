@@ -16,7 +16,7 @@ from math import prod
 from typing import ClassVar
 
 from workbench.layout import Geometry, Layout
-from workbench.strategies.base import Strategy, Stream
+from workbench.strategies.base import Relaid, Strategy, Stream
 
 
 class MegatronTP(Strategy):
@@ -39,11 +39,11 @@ class MegatronTP(Strategy):
                 f"multiple of p; got num_heads={geometry.num_heads}, p={p}"
             )
 
-    def enter(self, h: Stream, layout: Layout) -> Stream:
+    def enter(self, h: Stream, layout: Layout) -> Relaid:
         # Megatron's f: forward nothing; backward, the ranks' partial gradients are summed.
         return self.comm.relayout(h, layout, layout.with_value("shared"))
 
-    def leave(self, h: Stream, layout: Layout) -> Stream:
+    def leave(self, h: Stream, layout: Layout) -> Relaid:
         # Megatron's g: forward, the ranks' partial outputs are summed; backward nothing.
         return self.comm.relayout(h, layout.with_value("partial"), layout)
 
