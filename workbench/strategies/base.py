@@ -26,14 +26,14 @@ class Strategy:
     geometry : Geometry
         Dims, stages, heads and widths of the model.
     shard : str or None
-        The dim that is cut over the ranks before the first stage, where the strategy cuts one.
+        The dim that is cut before the first stage, where the strategy cuts one.
     """
 
-    #: Name in `STRATEGIES`, forward volume of one layer as the paper writes it, where it is from.
+    #: Name in `STRATEGIES`, forward volume as the paper writes it, and where it is from.
     name: ClassVar[str] = "single"
     formula: ClassVar[str] = "0"
     source: ClassVar[str] = "one device; the reference"
-    #: Does the residual stream have a cut dim?
+    #: Is a dim of the residual stream cut?
     cuts_sequence: ClassVar[bool] = False
     #: Weights of which each rank holds one part: ending of the name -> the dim that is cut.
     cut_weights: ClassVar[Mapping[str, int]] = {}
@@ -86,10 +86,7 @@ class Strategy:
     def forward_elements(
         cls, geometry: Geometry, p: int, shard: str | None, branches: Sequence[Stage | None]
     ) -> int:
-        """Closed form: elements that each rank sends in a forward pass, for ``p > 1``.
-
-        ``branches`` are the model's in order: an attention's stage, or ``None`` for an MLP.
-        """
+        """Elements each rank sends forward, p > 1; branches: an attention's stage or None (MLP)."""
         return 0
 
     @classmethod
