@@ -1,4 +1,4 @@
-"""The checker of types at run time: beartype, which lets an int stand where a float is asked for."""
+"""The checker of types at run time: beartype, letting an int stand where a float is asked for."""
 
 from beartype import BeartypeConf, beartype
 

@@ -10,6 +10,7 @@ import pickle
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import types
@@ -153,12 +154,19 @@ def _rank_main(rank: int, name: str) -> None:
         try:
             fn, p, threads, timeout_s = pickle.loads((folder / "fn").read_bytes())
             torch.set_num_threads(threads)
+            threading.Thread(target=_die_with_parent, daemon=True).start()
             result = _with_group(fn, rank, p, folder, timeout_s)
             torch.save(result, folder / f"{rank}.pt")
         except BaseException:
             report = (time.time(), traceback.format_exc())
             (folder / f"{rank}.error").write_bytes(pickle.dumps(report))
             os._exit(1)
+
+
+def _die_with_parent() -> None:
+    """End this rank when the process that launched it is gone, however it went."""
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _with_group(fn: RankFunction, rank: int, p: int, folder: pathlib.Path, timeout_s: float) -> Any:

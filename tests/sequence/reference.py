@@ -1,0 +1,77 @@
+"""An independent one-device transformer: torch.nn modules only, nothing of the library's."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Block(nn.Module):
+    """Attention along the axes of one stage, or an MLP, pre-norm, with a residual."""
+
+    def __init__(self, width, heads, ratio, axes):
+        super().__init__()
+        self.heads, self.axes = heads, axes
+        self.norm = nn.LayerNorm(width)
+        if axes is None:
+            self.up, self.down = nn.Linear(width, ratio * width), nn.Linear(ratio * width, width)
+        else:
+            self.query, self.key, self.value, self.output = (
+                nn.Linear(width, width) for _ in range(4)
+            )
+
+    def forward(self, x):
+        h = self.norm(x)
+        if self.axes is None:
+            return x + self.down(nn.functional.gelu(self.up(h)))
+        last = x.dim() - 1
+        batch = [i for i in range(last) if i not in self.axes]
+
+        def split(t):  # [batch..., seq..., width] -> [n, heads, s, channel]
+            t = t.permute(*batch, *self.axes, last)
+            sizes = t.shape
+            t = t.reshape(
+                sizes[: len(batch)].numel(), sizes[len(batch) : -1].numel(), self.heads, -1
+            )
+            return t.transpose(1, 2), sizes
+
+        (q, sizes), (k, _), (v, _) = (split(f(h)) for f in (self.query, self.key, self.value))
+        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(sizes)
+        order = [*batch, *self.axes, last]
+        return x + self.output(out.permute([order.index(i) for i in range(last + 1)]))
+
+
+def build(spec):
+    """The model that ``spec`` describes, and the library's name of each of its weights."""
+    axis = {name: i + 1 for i, name in enumerate(spec.dims)}
+    blocks, names = [], []
+    for layer in range(spec.num_layers):
+        mlps = 0
+        for i, stage in enumerate(spec.stages):
+            axes = [axis[d] for d in stage]
+            blocks.append(Block(spec.d_model, spec.num_heads, spec.mlp_ratio, axes))
+            names.append(f"layers.{layer}.attention.{i}")
+            if spec.mlp_per == "stage" or i == len(spec.stages) - 1:
+                blocks.append(Block(spec.d_model, spec.num_heads, spec.mlp_ratio, None))
+                names.append(f"layers.{layer}.mlp.{mlps}")
+                mlps += 1
+    return nn.ModuleList(blocks), names
+
+
+def step(spec, weights, x):
+    """Output, loss and all gradients of one step from given weights and input."""
+    blocks, names = build(spec)
+    blocks = blocks.to(x.dtype)
+    table = dict(zip(names, blocks, strict=True))
+    with torch.no_grad():
+        for name, block in table.items():
+            for part, parameter in block.named_parameters():
+                parameter.copy_(weights[f"{name}.{part}"])
+    y = x = x.clone().requires_grad_()
+    for block in blocks:
+        y = block(y)
+    loss = y.square().mean()
+    loss.backward()
+    gradients = {"input": x.grad}
+    for name, block in table.items():
+        gradients |= {f"{name}.{part}": w.grad for part, w in block.named_parameters()}
+    return y.detach(), loss.item(), gradients

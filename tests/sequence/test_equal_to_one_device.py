@@ -1,0 +1,113 @@
+"""Every strategy equals one device, in values and gradients, and sends what was predicted."""
+
+import functools
+
+import pytest
+import reference
+import torch
+from cases import GRID, closed_forms, combinations, counted, run_all, spec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import workbench as wb
+from workbench.rank import sample
+from workbench.strategies import STRATEGIES
+from workbench.transformer import initial_weights
+
+BOUND = {"float64": 1e-10, "float32": 1e-5}
+
+
+@functools.cache
+def expected(model, dtype):
+    weights = initial_weights(model, dtype=dtype)
+    return reference.step(model, weights, sample(model, 0, dtype, torch.device("cpu")))
+
+
+def error(found, truth):
+    largest = max(t.abs().max() for t in truth.values())
+    return max((found[name] - t).abs().max() / largest for name, t in truth.items())
+
+
+def hold(case, step, dtype, bound=None):
+    """Assert that a real step equals the reference and that its bytes are as predicted."""
+    model, name, shard = case
+    output, loss, gradients = expected(model, dtype)
+    bound = bound or BOUND[dtype]
+    assert step.gradients.keys() == gradients.keys()
+    assert error({"y": step.output}, {"y": output}) <= bound, case
+    assert error(step.gradients, gradients) <= bound, case
+    assert abs(step.loss - loss) <= bound * abs(loss), case
+    assert step.max_error <= bound
+    assert step.grad_error <= bound
+    options = {"p": step.p, "dtype": dtype, "shard": shard}
+    faked = wb.fake_step(model, name, **options)
+    assert faked.log == step.log, case
+    assert counted(faked) == counted(step) == closed_forms(model, name, **options), case
+    assert closed_forms(model, name, **options)[:2] == [step.forward_bytes, step.backward_bytes]
+    assert wb.closed_form_bytes(model, name, **options) == step.sent_bytes
+
+
+@pytest.mark.parametrize(("p", "dtype"), GRID)
+def test_table_of_cases(p, dtype):
+    # Which dim is cut first changes no rounding: the choices are gone through in one dtype.
+    cases = [case for case in combinations(p) if case[2] is None or dtype == "float64"]
+    for case, step in zip(cases, run_all(cases, p, dtype), strict=True):
+        hold(case, step, dtype)
+
+
+@st.composite
+def models(draw):
+    """What makes a model of one to three dims, with sizes smaller and larger than p."""
+    names = ["a", "b", "c"][: draw(st.integers(1, 3))]
+    stage = st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True)
+    return {
+        "dims": {name: draw(st.integers(1, 6)) for name in names},
+        "stages": [tuple(s) for s in draw(st.lists(stage, min_size=1, max_size=3))],
+        "d_model": 24,
+        "num_heads": draw(st.sampled_from([1, 4, 6, 12])),
+        "num_layers": draw(st.integers(1, 3)),
+        "batch": draw(st.integers(1, 3)),
+        "mlp_per": draw(st.sampled_from(["stage", "layer"])),
+        "mlp_ratio": draw(st.integers(1, 4)),
+    }
+
+
+@settings(max_examples=5)
+@given(st.lists(models(), min_size=5, max_size=5), st.integers(2, 4))
+def test_any_model(specs, p):
+    specs = [wb.TransformerSpec(**model) for model in specs]
+    cases = [case for case in combinations(p, specs) if case[2] is None]
+    for case, step in zip(cases, run_all(cases, p, "float64"), strict=True):
+        hold(case, step, "float64")
+
+
+def test_bfloat16_is_as_close_as_its_own_rounding():
+    model = spec("time=4 space=6", ("space", "time"), layers=2, heads=4, d_model=32)
+    cases = [(model, name, None) for name in STRATEGIES]
+    exact = expected(model, "float64")
+    for case, step in zip(cases, run_all(cases, 2, "bfloat16"), strict=True):
+        assert step.output.dtype == torch.bfloat16
+        assert error({"y": step.output.double()}, {"y": exact[0]}) < 0.03, case
+        found = {name: t.double() for name, t in step.gradients.items()}
+        assert error(found, exact[2]) < 0.05, case
+        assert counted(step) == closed_forms(model, case[1], 2, dtype="bfloat16")
+
+
+def test_strided_heads_go_round_the_ring():
+    """Hooks get tensors as they come: transposed ones give the same result."""
+
+    def on_rank(rank, comm):
+        model = spec("time=4 space=6", ("space", "time"), heads=4, d_model=16)
+        results = []
+        for name in ("ring", "ulysses"):
+            strategy = STRATEGIES[name](comm, model, "time")
+            shape = model.heads(strategy.start).local_shape(comm.size)
+            parts = torch.randn(3, *shape, generator=torch.Generator().manual_seed(rank))
+            strided = [t.transpose(1, 2).contiguous().transpose(1, 2) for t in parts]
+            assert not strided[0].is_contiguous()
+            plain = strategy.attend(*parts, strategy.start, ("time",))
+            odd = strategy.attend(*strided, strategy.start, ("time",))
+            results.append((plain - odd).abs().max().item())
+        return results
+
+    assert max(max(errors) for errors in wb.run_local(on_rank, 2)) <= 1e-6
