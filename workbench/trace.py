@@ -1,0 +1,263 @@
+"""What happens in one layer, step by step: who holds which part, who sends what.
+
+`walk` runs the real strategy on meta tensors and notes, between the records of its log, where
+attention and the MLP run. Pictures of layouts are drawn from these frames and from nothing else.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Literal, NamedTuple
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from workbench.collectives import Collective
+from workbench.comm import Comm
+from workbench.launch import run_fake
+from workbench.layout import Dims, Layout, Stage, shard_size
+from workbench.strategies import Strategy, choose_shard, select
+from workbench.transformer import Transformer, TransformerSpec, initial_weights
+
+#: Kernels that a frame stands for, and which of their arguments holds the queries or hidden units.
+_KERNELS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: ("attend", 0),
+    torch.ops.workbench.ring_merge: ("hop", 2),
+    torch.ops.aten.gelu: ("mlp", 0),
+}
+
+#: First and last entry (exclusive) of each dim, padding included.
+Box = dict[str, tuple[int, int]]
+
+
+class Piece(NamedTuple):
+    """A part of the tensor on one rank.
+
+    ``source`` is the rank that it came from, ``None`` for a sum over all ranks; ``held`` is False
+    for what was sent away and is not kept. ``role`` tells queries from keys and values.
+    """
+
+    source: int | None
+    box: Box
+    held: bool = True
+    role: Literal["", "Q", "KV"] = ""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the ranks hold right after one event of a layer.
+
+    Parameters
+    ----------
+    event : {"start", "collective", "attend", "hop", "mlp"}
+        A hop is attention to the keys and values that came round a ring.
+    p : int
+        Ranks.
+    layout : Layout
+        Of the tensor that the event leaves; for ``"attend"`` of the queries, keys and values.
+    layer, stage : int
+        Where in the model.
+    attended : tuple of str
+        The dims that attention runs along.
+    records : tuple of Collective
+        What was sent; several of the same kind where queries, keys and values go alike.
+    hop : int
+        How far the keys and values have travelled: they are those of rank ``r - hop``.
+    """
+
+    event: Literal["start", "collective", "attend", "hop", "mlp"]
+    p: int
+    layout: Layout
+    layer: int
+    stage: int
+    attended: Stage = ()
+    records: tuple[Collective, ...] = ()
+    hop: int = 0
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes that each rank sends in this event."""
+        return sum(record.sent_bytes for record in self.records)
+
+    @property
+    def title(self) -> str:
+        """The event in words and in layout notation."""
+        along = " x ".join(self.attended)
+        if self.event == "collective":
+            first, count = self.records[0], len(self.records)
+            times = f"{count} x " if count > 1 else ""
+            return f"{times}{first.kind}: {first.before} -> {first.after}"
+        if self.event == "hop":
+            return f"attention along {along}, hop {self.hop}: K, V of rank r-{self.hop}"
+        what = {"start": "start", "attend": f"attention along {along}", "mlp": "MLP"}[self.event]
+        return f"{what}: {self.layout}"
+
+    def pieces(self, rank: int) -> list[Piece]:
+        """What ``rank`` holds after the event, and what it has sent away."""
+        mine = box(self.layout, rank, self.p)
+        if self.event == "hop":
+            source = (rank - self.hop) % self.p
+            keys = Piece(source, box(self.layout, source, self.p), role="KV")
+            return [Piece(rank, mine, role="Q"), keys]
+        if self.event != "collective":
+            return [Piece(rank, mine)]
+        before, kind = self.records[0].before, self.records[0].kind
+        if kind in ("reduce_scatter", "all_reduce"):
+            held = [Piece(None, mine)]
+        else:
+            parts = (_common(before, s, self.layout, rank, self.p) for s in range(self.p))
+            held = [Piece(s, part) for s, part in enumerate(parts)]
+        return held + [Piece(rank, part, held=False) for part in self._leaving(rank)]
+
+    def _leaving(self, rank: int) -> Iterator[Box]:
+        """What ``rank`` sends in an exchange, where each peer gets another part."""
+        if self.layout.split is None:
+            return
+        for peer in range(self.p):
+            if peer != rank:
+                yield _common(self.records[0].before, rank, self.layout, peer, self.p)
+
+
+def box(layout: Layout, rank: int, p: int) -> Box:
+    """The part of a tensor that ``rank`` of ``p`` holds, padding included, without the batch.
+
+    Examples
+    --------
+    >>> video = Layout(Dims({"batch": 1, "time": 5, "space": 8, "model": 4}), "time")
+    >>> box(video, rank=1, p=2)
+    {'time': (3, 6), 'space': (0, 8), 'model': (0, 4)}
+    """
+    bounds = {name: (0, size) for name, size in layout.sizes.items() if name != "batch"}
+    if layout.split is not None:
+        part = shard_size(layout.sizes[layout.split], p)
+        bounds[layout.split] = (rank * part, (rank + 1) * part)
+    return bounds
+
+
+def _common(before: Layout, source: int, after: Layout, rank: int, p: int) -> Box:
+    """What ``source`` held before and ``rank`` holds after, padding included."""
+    both = box(after, rank, p)
+    if before.split is not None:
+        both[before.split] = box(before, source, p)[before.split]
+    return both
+
+
+def walk(
+    spec: TransformerSpec,
+    strategy: str | type[Strategy],
+    p: int,
+    shard: str | None = None,
+    *,
+    layers: int = 1,
+) -> list[Frame]:
+    """Go through the forward pass of the first layers on meta tensors, frame by frame.
+
+    Parameters
+    ----------
+    spec, strategy, p, shard
+        As for `fake_step`.
+    layers : int
+        How many to show. A switch that leads into the next layer is shown too.
+
+    Raises
+    ------
+    ValueError
+        If the strategy can't run this; the message names those that can.
+
+    Examples
+    --------
+    >>> from workbench.transformer import PRESETS
+    >>> for frame in walk(PRESETS["toy-video"], "dsp", p=4):
+    ...     print(frame.title)
+    start: [B, T/sp, S, M]
+    attention along space: [B, T/sp, S, H, C]
+    all_to_all: [B, T/sp, S, M] -> [B, T, S/sp, M]
+    attention along time: [B, T, S/sp, H, C]
+    all_to_all: [B, T, S/sp, M] -> [B, T/sp, S, M]
+    """
+    cls = select(strategy, spec, p)
+    shard = choose_shard(cls, spec, p, spec.branches, shard)
+    shown = replace(spec, num_layers=min(layers + 1, spec.num_layers))
+    start, events = run_fake(lambda rank, comm: _events(comm, shown, cls, shard), p)
+    frames = [Frame("start", p, start, 0, 0)]
+    for event in events:
+        if event.layer < layers:
+            frames = _extended(frames, event, spec)
+        elif event.stage == 0 and _is_switch(event):
+            return _extended(frames, event, spec)
+    return frames
+
+
+class _Kernel(NamedTuple):
+    """A kernel's call; shape: ``[N, H, S, C]`` of the queries, ``[..., hidden]`` of the MLP."""
+
+    event: str
+    layer: int
+    stage: int
+    shape: tuple[int, ...]
+
+
+class _Watch(TorchDispatchMode):
+    """Gathers the log's records and the kernels' calls in the order in which they happen."""
+
+    def __init__(self, comm: Comm):
+        super().__init__()
+        self.comm, self.events, self._read = comm, [], 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if found := _KERNELS.get(func.overloadpacket):
+            self.read_log()
+            site, shape = self.comm.site(), tuple(args[found[1]].shape)
+            self.events.append(_Kernel(found[0], site.layer, site.stage, shape))
+        return func(*args, **(kwargs or {}))
+
+    def read_log(self) -> None:
+        self.events += self.comm.log[self._read :]
+        self._read = len(self.comm.log)
+
+
+def _events(comm: Comm, spec, cls, shard) -> tuple[Layout, list[Collective | _Kernel]]:
+    strategy = cls(comm, spec, shard)
+    model = Transformer(spec, strategy, initial_weights(spec, device="meta"))
+    x = torch.empty(strategy.start.local_shape(comm.size), device="meta")
+    with torch.no_grad(), _Watch(comm) as watch:
+        model(x)
+        watch.read_log()
+    return strategy.start, watch.events
+
+
+def _is_switch(event: Collective | _Kernel) -> bool:
+    """Does the cut of the residual stream move?"""
+    return getattr(event, "kind", "") == "all_to_all" and "model" in event.before.sizes
+
+
+def _extended(frames: list[Frame], event: Collective | _Kernel, spec) -> list[Frame]:
+    """``frames`` and what ``event`` adds: one more, or something to the last of them."""
+    last, place = frames[-1], {"layer": event.layer, "stage": event.stage}
+    if isinstance(event, _Kernel):
+        new = _kernel_frame(last, event, spec)
+        return frames if new is None else [*frames, new]
+    if event.kind == "ring_shift":
+        return [*frames, replace(last, records=(event,), hop=last.hop + 1)]
+    if last.records and event == last.records[0] and event.before == last.records[0].before:
+        return [*frames[:-1], replace(last, records=(*last.records, event))]
+    return [*frames, Frame("collective", last.p, event.after, **place, records=(event,))]
+
+
+def _kernel_frame(last: Frame, call: _Kernel, spec) -> Frame | None:
+    """The frame of a kernel; None where nothing new is to be seen."""
+    if call.event == "mlp":
+        hidden = spec.d_model * spec.mlp_ratio
+        if call.shape[-1] == hidden:
+            return None  # each token for itself, laid out as it was
+        sizes = Dims({"batch": spec.batch, **spec.dims, "ff": hidden})
+        return Frame("mlp", last.p, Layout(sizes, "ff"), call.layer, call.stage)
+    if last.event == call.event == "hop" and (last.layer, last.stage) == call[1:3]:
+        return None  # the frame of the ring shift that brought the keys and values
+    layout = last.layout
+    if layout.split != "heads":
+        layout = spec.heads(spec.stream.with_split(layout.split))
+        layout = layout.with_split("heads") if call.shape[1] < spec.num_heads else layout
+    assert prod(call.shape) == prod(layout.local_shape(last.p)), (call, layout)
+    stage = spec.stages[call.stage]
+    return Frame(call.event, last.p, layout, call.layer, call.stage, attended=stage)
