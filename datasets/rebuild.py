@@ -154,7 +154,7 @@ def sotu_addresses(folder):
 
 
 def split_addresses(addresses):
-    """Return address -> split: a fifth of each client is test, a tenth of three or more validation."""
+    """Return address -> split: a fifth of each client is test, a tenth (if it can) validation."""
     split = {}
     for client in sorted({address["client"] for address in addresses}):
         own = [address["address"] for address in addresses if address["client"] == client]
