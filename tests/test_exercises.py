@@ -1,0 +1,135 @@
+"""Every check takes the right answer and refuses planted wrong ones, without giving it away."""
+
+import pytest
+from answers import ANSWERS, GatherKV, NothingGathered, QueriesToo, Raises, WrongGradients, join
+
+from workbench import exercises
+from workbench.exercises.checking import Case, Exercise, Verdict, by_cases, same
+from workbench.exercises.prompts import beside, recall
+from workbench.layout import Layout
+from workbench.strategies import Ulysses
+from workbench.units import human_bytes
+
+CHECKS = [name for name in exercises.__all__ if name.startswith("check_")]
+
+
+@pytest.fixture
+def check():
+    """Return a fresh copy of an exercise: the learner's count of wrong tries stays at zero."""
+    return lambda name: Exercise(*(getattr(exercises, f"check_{name}").__dict__[k] for k in KEYS))
+
+
+KEYS = ("task", "hints", "grade")
+
+
+def test_every_exercise_of_this_half_is_tried():
+    here = {f"check_{name}" for name in ANSWERS} | {"check_own_strategy"}
+    assert here == {n for n in CHECKS if "federated" not in getattr(exercises, n).__module__}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_the_right_answer_is_right(name, check):
+    verdict = check(name)(ANSWERS[name][0])
+    assert verdict, verdict
+    assert repr(verdict).startswith("✔ Right")
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [(name, i) for name in ANSWERS for i in range(1, len(ANSWERS[name]))]
+)
+def test_wrong_answers_are_refused(name, number, check):
+    exercise = check(name)
+    verdict = exercise(ANSWERS[name][number])
+    assert verdict.passed is False
+    assert exercise.hints[0] in verdict.text
+    assert exercise.hints[1] in exercise(ANSWERS[name][number]).text
+    assert len(ANSWERS[name]) > 3
+
+
+@pytest.mark.parametrize("name", [name.removeprefix("check_") for name in CHECKS])
+def test_nothing_answered_is_no_failure(name, check):
+    exercise = check(name)
+    for nothing in (None, ..., lambda *given: None) if name in ANSWERS else (None,):
+        if callable(nothing) and not callable(ANSWERS[name][0]):
+            continue
+        verdict = exercise(nothing)
+        assert verdict.passed is None
+        assert not verdict
+        assert "Not answered yet" in verdict.text
+        assert exercise.hints[0] in verdict.text
+    assert exercise.hints[1] in exercise(hint=2).text
+    assert exercise.wrong_tries == 0
+
+
+def test_own_strategy_takes_the_right_one_and_says_what_is_wrong_with_others(check):
+    assert check("own_strategy")(GatherKV)
+    for wrong, why in (
+        (WrongGradients, "gradients differ"),
+        (NothingGathered, "output differs"),
+        (QueriesToo, "sends more"),
+        (Ulysses, "sends less"),
+        (Raises, "no queries today"),
+        (Layout, "a subclass of"),
+    ):
+        verdict = check("own_strategy")(wrong)
+        assert verdict.passed is False
+        assert why in verdict.text
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "kind"),
+    [
+        ("sequences", lambda dims, stage, batch: 1, "type int; a value of type tuple"),
+        ("sequences", ANSWERS["sequences"][1], "other way round"),
+        ("activation_bytes", lambda *given: 3, "differs from case to case"),
+        ("activation_bytes", ANSWERS["activation_bytes"][5], "too large, by the same factor"),
+        ("dsp_bytes", lambda m, p, n: (2 * n - 1) * m, "too large, by a factor that depends on p"),
+        ("local_shape", ANSWERS["local_shape"][1], "wrong only where p does not divide"),
+        ("sent_bytes", ANSWERS["sent_bytes"][3], "wrong only where kind=all_reduce"),
+        ("sent_bytes", ANSWERS["sent_bytes"][6], "raised TypeError"),
+        ("megatron_sp_order", ANSWERS["megatron_sp_order"][1], "their order is not"),
+        ("megatron_sp_order", ANSWERS["megatron_sp_order"][3], "too few entries"),
+        ("switch", ANSWERS["switch"][2], "stand in the wrong places"),
+        ("switch", ANSWERS["switch"][4], "The shape"),
+        ("join", ANSWERS["join"][1], "The padding is still there"),
+        ("join", lambda parts, position, n: join(parts, position, n) + 1, "the values are not"),
+        ("runnable", lambda *given: set(), "something else"),
+    ],
+)
+def test_feedback_names_the_kind_of_difference(name, answer, kind, check):
+    assert kind in check(name)(answer).text
+
+
+def test_feedback_never_contains_the_expected_number(check):
+    grade = by_cases(lambda rng: [Case((2,), 31337, "n=2"), Case((3,), 4711, "n=3")])
+    for wrong in (lambda n: 0, lambda n: 31336, lambda n: "31", lambda n: 4711.5, lambda n: [n]):
+        verdict = Exercise("Task.", ("One.", "Two."), grade)(wrong)
+        assert verdict.passed is False
+        assert not any(number in verdict.text for number in ("31337", "4711 "))
+
+
+def test_numbers_may_be_rounded_and_true_is_no_number():
+    assert same(0.1 + 0.2, 0.3)
+    assert not same(True, 1)
+    assert not same(1, True)
+    assert same({"ring"}, {"ring"})
+    assert not same("[B]", 3)
+
+
+def test_a_long_answer_is_cut_short():
+    grade = by_cases(lambda rng: [Case((), "x", "here")], function=False)
+    assert len(Exercise("Task.", ("One.", "Two."), grade)("y" * 500).text) < 250
+
+
+def test_text_is_shown_as_text():
+    assert "&lt;b&gt;" in Verdict(False, "<b>")._repr_html_()
+    assert "<details>" in recall("a < b?", "yes")._repr_html_()
+    assert "a &lt; b?" in recall("a < b?", "yes")._repr_html_()
+    assert "1.5 kB" in beside(1500, 3000, human_bytes)._repr_html_()
+
+
+def test_predictions_of_any_kind():
+    assert "0.5 times" in repr(beside(1500, 3000, human_bytes))
+    assert "so it is" in repr(beside(3, 3))
+    assert "nothing" in repr(beside(..., 3))
+    assert "times" not in repr(beside(0, 3))

@@ -1,0 +1,46 @@
+"""Exercises for the notebooks: ``check_...(answer)`` says whether an answer is right, and hints."""
+
+from workbench.exercises.many_dims import (
+    check_activation_bytes,
+    check_attention_flops,
+    check_sequences,
+)
+from workbench.exercises.prompts import beside, recall
+from workbench.exercises.running import (
+    check_join,
+    check_own_strategy,
+    check_peers,
+    check_runnable,
+)
+from workbench.exercises.sequence import (
+    check_dsp_bytes,
+    check_local_shape,
+    check_megatron_sp_order,
+    check_ring_bytes,
+    check_sent_bytes,
+    check_switch,
+    check_switch_count,
+    check_switchable,
+    check_ulysses_layouts,
+)
+
+__all__ = [
+    "beside",
+    "check_activation_bytes",
+    "check_attention_flops",
+    "check_dsp_bytes",
+    "check_join",
+    "check_local_shape",
+    "check_megatron_sp_order",
+    "check_own_strategy",
+    "check_peers",
+    "check_ring_bytes",
+    "check_runnable",
+    "check_sent_bytes",
+    "check_sequences",
+    "check_switch",
+    "check_switch_count",
+    "check_switchable",
+    "check_ulysses_layouts",
+    "recall",
+]

@@ -1,0 +1,244 @@
+"""How an answer is checked: on several cases, with a kind of difference and hints; no answers."""
+
+import html
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import isclose
+from typing import Any
+
+import torch
+
+#: The cases of an exercise are the same in every session.
+SEED = 2403
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check says: ``passed`` is None as long as nothing was answered."""
+
+    passed: bool | None
+    text: str
+
+    def __bool__(self) -> bool:
+        return self.passed is True
+
+    def __repr__(self) -> str:
+        return f"{_MARKS[self.passed]} {self.text}"
+
+    def _repr_html_(self) -> str:
+        return boxed(repr(self), _EDGES[self.passed])
+
+
+_MARKS = {True: "✔", False: "✘", None: "…"}
+_EDGES = {True: "#009E73", False: "#D55E00", None: "#999999"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question and the library's answer.
+
+    Parameters
+    ----------
+    given : tuple
+        What the learner's function is called with.
+    expected : object
+        A number, text, list or tensor that the tested library computed.
+    where : str
+        The case in words, for the feedback.
+    p : int or None
+        Ranks, so that the feedback can say if an answer is off by something that depends on p.
+    note : str
+        What is special about it: ``"p does not divide time"``.
+    """
+
+    given: tuple
+    expected: Any
+    where: str
+    p: int | None = None
+    note: str = ""
+
+
+#: Says what is wrong with an answer: "" if nothing is, None if there is no answer yet.
+Grade = Callable[[Any], str | None]
+
+
+@dataclass
+class Exercise:
+    """Call it with an answer; it returns a `Verdict`, never the answer itself.
+
+    Parameters
+    ----------
+    task : str
+        What is asked for, in one sentence.
+    hints : tuple of two str
+        The first comes with every wrong answer, the second from the second wrong answer on.
+    grade : callable
+        As `by_cases` makes it.
+    wrong_tries : int
+        Wrong answers so far.
+    """
+
+    task: str
+    hints: tuple[str, str]
+    grade: Grade = field(repr=False)
+    wrong_tries: int = field(default=0, repr=False)
+
+    def __call__(self, answer: Any = None, *, hint: int | None = None) -> Verdict:
+        """Check ``answer``; ``hint=2`` gives the second hint at once."""
+        complaint = None if answer is None or answer is ... else self.grade(answer)
+        if complaint == "":
+            return Verdict(True, f"Right. {self.task}")
+        self.wrong_tries += complaint is not None
+        number = hint or (2 if self.wrong_tries > 1 else 1)
+        clue = f"Hint {number}: {self.hints[number - 1]}"
+        if complaint is None:
+            return Verdict(None, f"Not answered yet. {self.task} {clue}")
+        return Verdict(False, f"{complaint} {clue}")
+
+
+def by_cases(
+    make: Callable[[random.Random], list[Case]],
+    slips: Mapping[str, Callable] | None = None,
+    *,
+    function: bool = True,
+) -> Grade:
+    """Make a grade that holds an answer against every case.
+
+    Parameters
+    ----------
+    make : callable
+        ``make(rng)`` computes the cases with the tested library.
+    slips : mapping of str to callable
+        Common wrong answers: what to say -> a function that makes this mistake.
+    function : bool
+        Whether a function is asked for, or one value that holds in every case.
+    """
+
+    def grade(answer: Any) -> str | None:
+        if function and not callable(answer):
+            return f"You gave {_kind(answer)}; a function is asked for."
+        cases, found = make(random.Random(SEED)), []
+        for case in cases:
+            try:
+                found.append(answer(*case.given) if function else answer)
+            except Exception as error:
+                return f"Tried {case.where}: it raised {type(error).__name__}: {error}."
+        if all(value is None or value is ... for value in found):
+            return None
+        wrong = [i for i, case in enumerate(cases) if not same(found[i], case.expected)]
+        if not wrong:
+            return ""
+        first = wrong[0]
+        tried = f"Tried {cases[first].where}: you gave {_short(found[first])}."
+        return f"{tried} {_slip(found, cases, slips or {}) or difference(found, cases, wrong)}"
+
+    return grade
+
+
+def same(found: Any, expected: Any) -> bool:
+    """Equal: numbers up to rounding, tensors in shape and values, lists entry by entry."""
+    if isinstance(expected, torch.Tensor):
+        alike = isinstance(found, torch.Tensor) and found.shape == expected.shape
+        return alike and torch.allclose(found.double(), expected.double(), atol=1e-6)
+    if isinstance(expected, bool):
+        return isinstance(found, bool) and found == expected
+    if isinstance(expected, int | float):
+        return _is_number(found) and isclose(found, expected, rel_tol=1e-9)
+    if isinstance(expected, list | tuple):
+        alike = isinstance(found, list | tuple) and len(found) == len(expected)
+        return alike and all(map(same, found, expected))
+    if isinstance(expected, str):
+        return isinstance(found, str) and found.replace(" ", "") == expected.replace(" ", "")
+    return bool(found == expected)
+
+
+def difference(found: list[Any], cases: list[Case], wrong: list[int]) -> str:
+    """In what kind the first wrong answer differs, and in which cases answers are wrong."""
+    here, expected = found[wrong[0]], cases[wrong[0]].expected
+    if _is_number(expected) and _is_number(here):
+        kind = _numbers_differ(found, cases, wrong)
+    elif isinstance(expected, list | tuple) and isinstance(here, list | tuple):
+        kind = _lists_differ(here, expected)
+    elif isinstance(expected, torch.Tensor) and isinstance(here, torch.Tensor):
+        kind = _tensors_differ(here, expected)
+    elif type(here) is not type(expected):
+        kind = f"That is {_kind(here)}; {_kind(expected)} is asked for."
+    else:
+        kind = "It is something else."
+    notes = {cases[i].note for i in wrong}
+    if len(wrong) == len(cases):
+        return kind
+    if len(notes) == 1 and all(c.note not in notes for i, c in enumerate(cases) if i not in wrong):
+        return f"{kind} It is wrong only where {notes.pop()}."
+    return f"{kind} It is right in {len(cases) - len(wrong)} of {len(cases)} cases."
+
+
+def boxed(text: str, edge: str) -> str:
+    """Text as a paragraph with a coloured edge, legible in both themes."""
+    style = f"border-left: 4px solid {edge}; padding: 4px 10px; margin: 2px 0"
+    return f'<div style="{style}">{html.escape(text)}</div>'
+
+
+def _slip(found, cases, slips) -> str:
+    for remark, mistake in slips.items():
+        if all(same(value, mistake(*case.given)) for value, case in zip(found, cases, strict=True)):
+            return remark
+    return ""
+
+
+def _numbers_differ(found, cases, wrong) -> str:
+    size = "too large" if found[wrong[0]] > cases[wrong[0]].expected else "too small"
+    if any(not _is_number(found[i]) or not cases[i].expected or not found[i] for i in wrong):
+        return f"That is {size}."
+    ratios = {i: found[i] / cases[i].expected for i in wrong}
+    if _all_close(ratios.values()):
+        return f"That is {size}, by the same factor in every case that is wrong."
+    by_p = {}
+    for i in wrong:
+        by_p.setdefault(cases[i].p, []).append(ratios[i])
+    if None not in by_p and all(map(_all_close, by_p.values())) and len(wrong) > len(by_p):
+        return f"That is {size}, by a factor that depends on p alone."
+    return f"That is {size}, by a factor that differs from case to case."
+
+
+def _lists_differ(found, expected) -> str:
+    if len(found) != len(expected):
+        return f"That has too {'many' if len(found) > len(expected) else 'few'} entries."
+    wrong = [i for i, pair in enumerate(zip(found, expected, strict=True)) if not same(*pair)]
+    if sorted(map(str, found)) == sorted(map(str, expected)):
+        return "The entries are right, their order is not."
+    tensors = [x for x in (found[wrong[0]], expected[wrong[0]]) if isinstance(x, torch.Tensor)]
+    more = _tensors_differ(*tensors) if len(tensors) == 2 else ""
+    return f"The first wrong entry is number {wrong[0]}, counted from 0. {more}".strip()
+
+
+def _tensors_differ(found, expected) -> str:
+    if found.shape != expected.shape:
+        return f"The shape {tuple(found.shape)} is not what is asked for."
+    ordered = [t.double().flatten().sort().values for t in (found, expected)]
+    if torch.allclose(*ordered):
+        return "The shape and the set of values are right; they stand in the wrong places."
+    return "The shape is right, the values are not."
+
+
+def _all_close(values) -> bool:
+    first, *others = values
+    return all(isclose(first, other, rel_tol=1e-9) for other in others)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _kind(value) -> str:
+    return "a function" if callable(value) else f"a value of type {type(value).__name__}"
+
+
+def _short(value) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, list | tuple) and any(isinstance(v, torch.Tensor) for v in value):
+        return f"{len(value)} tensors"
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
