@@ -5,6 +5,7 @@ attention and the MLP run. Pictures of layouts are drawn from these frames and f
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal, NamedTuple
@@ -17,7 +18,7 @@ from workbench.comm import Comm
 from workbench.launch import run_fake
 from workbench.layout import Dims, Layout, Stage, shard_size
 from workbench.strategies import Strategy, choose_shard, select
-from workbench.transformer import Transformer, TransformerSpec, initial_weights
+from workbench.transformer import Transformer, TransformerSpec
 
 #: Kernels that a frame stands for, and which of their arguments holds the queries or hidden units.
 _KERNELS = {
@@ -178,7 +179,7 @@ def walk(
     cls = select(strategy, spec, p)
     shard = choose_shard(cls, spec, p, spec.branches, shard)
     shown = replace(spec, num_layers=min(layers + 1, spec.num_layers))
-    start, events = run_fake(lambda rank, comm: _events(comm, shown, cls, shard), p)
+    start, events = run_fake(lambda rank, comm: _events(comm, shown, cls, shard, layers), p)
     frames = [Frame("start", p, start, 0, 0)]
     for event in events:
         if event.layer < layers:
@@ -197,17 +198,23 @@ class _Kernel(NamedTuple):
     shape: tuple[int, ...]
 
 
-class _Watch(TorchDispatchMode):
-    """Gathers the log's records and the kernels' calls in the order in which they happen."""
+class _Seen(Exception):
+    """Raised by the first kernel of the next layer: nothing more is to be shown."""
 
-    def __init__(self, comm: Comm):
+
+class _Watch(TorchDispatchMode):
+    """Gathers the log's records and the kernels' calls of the first layers, in their order."""
+
+    def __init__(self, comm: Comm, layers: int):
         super().__init__()
-        self.comm, self.events, self._read = comm, [], 0
+        self.comm, self.layers, self.events, self._read = comm, layers, [], 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if found := _KERNELS.get(func.overloadpacket):
             self.read_log()
             site, shape = self.comm.site(), tuple(args[found[1]].shape)
+            if site.layer >= self.layers:
+                raise _Seen
             self.events.append(_Kernel(found[0], site.layer, site.stage, shape))
         return func(*args, **(kwargs or {}))
 
@@ -216,18 +223,19 @@ class _Watch(TorchDispatchMode):
         self._read = len(self.comm.log)
 
 
-def _events(comm: Comm, spec, cls, shard) -> tuple[Layout, list[Collective | _Kernel]]:
+def _events(comm: Comm, spec, cls, shard, layers) -> tuple[Layout, list[Collective | _Kernel]]:
     strategy = cls(comm, spec, shard)
-    model = Transformer(spec, strategy, initial_weights(spec, device="meta"))
-    x = torch.empty(strategy.start.local_shape(comm.size), device="meta")
-    with torch.no_grad(), _Watch(comm) as watch:
+    weights = {name: torch.empty(shape) for name, shape in spec.weight_shapes().items()}
+    model = Transformer(spec, strategy, weights)
+    x = torch.empty(strategy.start.local_shape(comm.size))
+    with torch.no_grad(), _Watch(comm, layers) as watch, suppress(_Seen):
         model(x)
-        watch.read_log()
+    watch.read_log()
     return strategy.start, watch.events
 
 
 def _is_switch(event: Collective | _Kernel) -> bool:
-    """Does the cut of the residual stream move?"""
+    """Tell whether the cut of the residual stream moves."""
     return getattr(event, "kind", "") == "all_to_all" and "model" in event.before.sizes
 
 

@@ -1,0 +1,44 @@
+"""Data in, a plotly or matplotlib figure out: pure, never shown here, each with its caption."""
+
+try:
+    import matplotlib  # noqa: F401
+    import plotly  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"workbench.figures needs {error.name}: pip install 'workbench[notebooks]'"
+    ) from None
+
+from workbench.figures.comparison import Comparison, comparison
+from workbench.figures.layouts import (
+    MOST_RANKS,
+    frames_of,
+    layout_steps,
+    layout_strip,
+    layout_svg,
+)
+from workbench.figures.logs import log_timeline, memory_bars, rank_matrix, times
+from workbench.figures.style import COLOURS, caption, captioned, rank_colours
+from workbench.figures.volumes import Volume, head_counts, volume_bars, volume_curves, volumes
+
+__all__ = [
+    "COLOURS",
+    "MOST_RANKS",
+    "Comparison",
+    "Volume",
+    "caption",
+    "captioned",
+    "comparison",
+    "frames_of",
+    "head_counts",
+    "layout_steps",
+    "layout_strip",
+    "layout_svg",
+    "log_timeline",
+    "memory_bars",
+    "rank_colours",
+    "rank_matrix",
+    "times",
+    "volume_bars",
+    "volume_curves",
+    "volumes",
+]

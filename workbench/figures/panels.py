@@ -1,0 +1,219 @@
+"""One rank's panel of a layout picture: its part of the tensor, in one, two or three dims."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from workbench.figures.marks import Area, Arrow, Picture, Point, Text, rectangle
+from workbench.figures.style import PALE, rank_colours
+from workbench.layout import shard_size
+from workbench.trace import Box, Frame, Piece, box
+from workbench.units import human_bytes
+
+#: Where a tensor's width is: the residual stream's, attention's heads, the MLP's hidden units.
+_WIDTHS = {"model": "M", "heads": "heads", "ff": "MLP"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """How a tensor's dims become pixels.
+
+    Parameters
+    ----------
+    dims : tuple of str
+        One, two or three: the last runs to the right, the one before downwards, the first of
+        three away from the reader.
+    size : dict of str to int
+        Entries of each dim.
+    padded : dict of str to int
+        The same with padding.
+    """
+
+    dims: tuple[str, ...]
+    size: dict[str, int]
+    padded: dict[str, int]
+
+    @classmethod
+    def of(cls, frames: Sequence[Frame]) -> "Panel":
+        """The panel that fits all ``frames`` of one walk."""
+        first = frames[0]
+        dims = tuple(d for d in first.layout.sizes if d not in ("batch", "model"))
+        if len(dims) > 3:
+            raise ValueError(
+                f"a layout is drawn in 1, 2 or 3 dims; this model has {len(dims)}: {list(dims)}. "
+                "Join two that are always attended together into one"
+            )
+        size = {dim: first.layout.sizes[dim] for dim in dims}
+        cut = {frame.layout.split for frame in frames}
+        p = first.p
+        padded = {d: shard_size(n, p) * p if d in cut else n for d, n in size.items()}
+        return cls(dims, size, padded)
+
+    @property
+    def down(self) -> float:
+        return {1: 30.0, 2: 78.0, 3: 62.0}[len(self.dims)]
+
+    @property
+    def across(self) -> float:
+        return {1: 140.0, 2: 104.0, 3: 80.0}[len(self.dims)]
+
+    @property
+    def away(self) -> Point:
+        """How far the dim that leads away from the reader moves a point: right, and up."""
+        return (30.0, 24.0) if len(self.dims) == 3 else (0.0, 0.0)
+
+    @property
+    def height(self) -> float:
+        return self.down + self.away[1]
+
+    @property
+    def width(self) -> float:
+        return self.across + self.away[0] + 22
+
+    def point(self, at: dict[str, float]) -> Point:
+        """Pixel of a place given by its entry along each dim."""
+        share = [at[dim] / self.padded[dim] for dim in self.dims]
+        away, down, across = [0.0] * (3 - len(share)) + share
+        down = down if len(self.dims) > 1 else 0.0
+        x = across * self.across + away * self.away[0]
+        return x, down * self.down + (1 - away) * self.away[1]
+
+    def faces(self, part: Box) -> list[tuple[Point, ...]]:
+        """The visible faces of a box, the front one first."""
+        low, high = ({d: part[d][i] for d in self.dims} for i in (0, 1))
+        if len(self.dims) == 1:
+            (x0, _), (x1, _) = self.point(low), self.point(high)
+            return [((x0, 0), (x1, 0), (x1, self.down), (x0, self.down))]
+        away, down, right = [None] * (3 - len(self.dims)) + list(self.dims)
+
+        def corner(a, d, r):
+            at = {down: (low, high)[d][down], right: (low, high)[r][right]}
+            return self.point(at | ({away: (low, high)[a][away]} if away else {}))
+
+        front = tuple(corner(0, *dr) for dr in ((0, 0), (0, 1), (1, 1), (1, 0)))
+        if away is None:
+            return [front]
+        top = (corner(0, 0, 0), corner(0, 0, 1), corner(1, 0, 1), corner(1, 0, 0))
+        side = (corner(0, 0, 1), corner(1, 0, 1), corner(1, 1, 1), corner(0, 1, 1))
+        return [front, top, side]
+
+
+def panel_picture(panel: Panel, frame: Frame, rank: int) -> Picture:
+    """What ``rank`` holds after ``frame``, what it has sent away, where attention runs."""
+    picture = Picture(panel.width, panel.height + 12)
+    whole = {dim: (0, size) for dim, size in panel.size.items()}
+    full = {dim: (0, size) for dim, size in panel.padded.items()}
+    picture.marks += [Area(face, "#FAFAFA", PALE) for face in panel.faces(full)[:1]]
+    picture.marks += [Area(face, None, "#AAAAAA", 0.8) for face in panel.faces(full)[1:]]
+    pieces = frame.pieces(rank)
+    for piece in sorted(pieces, key=lambda piece: (piece.held, _depth(panel, piece.box))):
+        picture.marks += _piece_marks(panel, frame, rank, piece, whole)
+    if frame.event in ("attend", "hop"):
+        picture.marks += _arrows(panel, frame, rank, pieces)
+    picture.marks += _width_bar(panel, frame, rank, pieces)
+    return picture
+
+
+def _depth(panel: Panel, part: Box) -> tuple:
+    """Sorts boxes from the farthest to the nearest."""
+    if len(panel.dims) < 3:
+        return ()
+    away, down, right = panel.dims
+    return (-part[away][0], -part[down][0], part[right][0])
+
+
+def _piece_marks(panel, frame, rank, piece: Piece, whole: Box) -> list:
+    colours = rank_colours(frame.p)
+    fill = colours[rank if piece.source is None else piece.source]
+    flat = {dim: piece.box[dim] for dim in panel.dims}
+    data = {d: (min(lo, whole[d][1]), min(hi, whole[d][1])) for d, (lo, hi) in flat.items()}
+    marks = []
+    if data != flat and piece.held:
+        marks += [Area(f, "#FFFFFF", "#AAAAAA", 0.8, hatched=True, tip=f"rank {rank}: padding")
+                  for f in panel.faces(flat)]  # fmt: skip
+    if all(lo < hi for lo, hi in data.values()):
+        tip, faces = _tip(frame, rank, piece, data), panel.faces(data)
+        options = {"hatched": not piece.held, "dashed": not piece.held, "tip": tip}
+        marks += [Area(f, fill, **options) for f in faces]
+        if piece.held:
+            marks += _label(faces[0], piece, frame)
+    return marks
+
+
+def _tip(frame: Frame, rank: int, piece: Piece, data: Box) -> str:
+    part = " x ".join(f"{dim} {lo}-{hi - 1}" for dim, (lo, hi) in data.items())
+    if not piece.held:
+        return f"rank {rank} has sent away {part}"
+    origin = "summed over all ranks" if piece.source is None else f"from rank {piece.source}"
+    own = " (its own)" if piece.source == rank else f" ({origin})"
+    what = {"Q": "queries of ", "KV": "keys and values of "}.get(piece.role, "")
+    return f"rank {rank} holds {what}{part}{own}"
+
+
+def _label(face: Sequence[Point], piece: Piece, frame: Frame) -> list[Text]:
+    xs, ys = zip(*face, strict=True)
+    words = {"Q": "Q", "KV": "K,V"}.get(piece.role, "")
+    if piece.source is None:
+        words = "Σ"
+    elif frame.event == "collective":
+        words = str(piece.source)
+    if frame.event == "hop" and not frame.hop:
+        words = "Q,K,V"
+    room = min(max(xs) - min(xs), 1.6 * (max(ys) - min(ys)))
+    size = min(11.0, room / max(1, 0.62 * len(words)))
+    if not words or size < 5:
+        return []
+    return [Text(sum(xs) / len(xs), sum(ys) / len(ys), words, round(size, 1), bold=True)]
+
+
+def _arrows(panel: Panel, frame: Frame, rank: int, pieces: list[Piece]) -> list[Arrow]:
+    mine = {d: (pieces[0].box[d][0], min(pieces[0].box[d][1], panel.size[d])) for d in panel.dims}
+    if any(lo >= hi for lo, hi in mine.values()):
+        return []  # padding only
+    middle = {d: (lo + hi) / 2 for d, (lo, hi) in mine.items()}
+    if frame.hop:
+        other = {d: sum(pieces[1].box[d]) / 2 for d in panel.dims}
+        start, end = ((panel.point(at)) for at in (middle, other))
+        if len(panel.dims) == 1:
+            start, end = ((x, panel.down / 2 + 10) for x, _ in (start, end))
+        return [Arrow(start, end, heads=1)]
+    arrows = []
+    front = {panel.dims[0]: mine[panel.dims[0]][0]} if len(panel.dims) == 3 else {}
+    for dim in frame.attended:
+        low, high = mine[dim]
+        at = middle | {k: v for k, v in front.items() if k != dim}
+        if dim in front:  # along the top of the box
+            at |= {panel.dims[1]: mine[panel.dims[1]][0]}
+        start, end = panel.point(at | {dim: low}), panel.point(at | {dim: high})
+        if len(panel.dims) == 1:
+            start, end = (start[0], panel.down / 2), (end[0], panel.down / 2)
+        arrows.append(Arrow(start, end))
+    return arrows
+
+
+def _width_bar(panel: Panel, frame: Frame, rank: int, pieces: list[Piece]) -> list:
+    """The bar at the right of a panel: which heads, or how much of the width, a rank holds."""
+    name = next(name for name in _WIDTHS if name in frame.layout.sizes)
+    size = max(frame.layout.sizes[name], pieces[0].box[name][1])
+    x0, x1, height, top = panel.width - 15, panel.width - 5, panel.down, panel.away[1]
+    lo, hi = box(frame.layout, rank, frame.p)[name]
+    colour = rank_colours(frame.p)[rank]
+    sent = any(not piece.held and piece.box[name] != (lo, hi) for piece in pieces)
+    marks = [rectangle(x0, top, x1, top + height, colour if sent else "#FAFAFA", hatched=sent,
+                       edge="#AAAAAA")]  # fmt: skip
+    tip = f"rank {rank} holds {_WIDTHS[name]} {lo}-{hi - 1} of {size}"
+    top, bottom = top + height * lo / size, top + height * hi / size
+    marks.append(rectangle(x0, top, x1, bottom, colour, tip=tip))
+    marks.append(Text((x0 + x1) / 2 - 2, panel.height + 7, _WIDTHS[name], 8))
+    return marks
+
+
+def legend(panel: Panel) -> str:
+    """Which dim runs where, with its size."""
+    places = ("across", "down", "away")
+    dims = zip(places, reversed(panel.dims), strict=False)
+    return ", ".join(f"{place}: {dim} {panel.size[dim]:,}" for place, dim in dims)
+
+
+def note(frame: Frame) -> str:
+    """What an event costs, in a few words."""
+    return f"each sends {human_bytes(frame.sent_bytes)}" if frame.records else ""

@@ -1,0 +1,86 @@
+"""One set of colours for all figures, and the caption that every figure carries.
+
+Fills are light enough for black labels. Backgrounds are opaque white, so that a figure is legible
+in JupyterLab's light and dark theme alike.
+"""
+
+import matplotlib
+import plotly.graph_objects as go
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+#: Colour of each strategy, the same in every figure.
+#: Source: Okabe & Ito (2008), "Color Universal Design", safe for the colour-blind.
+COLOURS: dict[str, str] = {
+    "single": "#7F7F7F",
+    "megatron-tp": "#E69F00",
+    "megatron-sp": "#D55E00",
+    "ulysses": "#0072B2",
+    "ring": "#CC79A7",
+    "dsp": "#009E73",
+}
+#: Of strategies that are not in `COLOURS`, such as a reader's own.
+OTHER = "#56B4E9"
+
+#: Colour of each kind of collective.
+KINDS: dict[str, str] = {
+    "all_to_all": "#44AA99",
+    "all_gather": "#88CCEE",
+    "reduce_scatter": "#DDCC77",
+    "all_reduce": "#CC6677",
+    "ring_shift": "#AA4499",
+}
+
+#: Source: Paul Tol, "Colour schemes", SRON/EPS/TN/09-002 (2021), scheme "light".
+_RANKS = (
+    "#77AADD", "#EE8866", "#EEDD88", "#FFAABB", "#44BB99", "#BBCC33", "#99DDFF", "#AAAA00",
+)  # fmt: skip
+
+INK, PALE, PAPER = "#222222", "#DDDDDD", "#FFFFFF"
+
+
+def colour_of(strategy: str) -> str:
+    """The colour of a strategy by name."""
+    return COLOURS.get(strategy, OTHER)
+
+
+def rank_colours(p: int) -> list[str]:
+    """One colour for each of ``p`` ranks; the first eight are the same for every ``p``.
+
+    Examples
+    --------
+    >>> rank_colours(2), len(set(rank_colours(40)))
+    (['#77AADD', '#EE8866'], 40)
+    """
+    more = p - len(_RANKS)
+    spectrum = matplotlib.colormaps["viridis"]
+    return [*_RANKS[:p], *(to_hex(spectrum(i / max(1, more - 1))) for i in range(more))]
+
+
+def caption(figure: go.Figure | Figure) -> str:
+    """The sentence that says what a figure shows, with its numbers; computed with the figure."""
+    if isinstance(figure, Figure):
+        return figure.get_label()
+    return (figure.layout.meta or {}).get("caption", "")
+
+
+def captioned(figure: go.Figure | Figure, text: str) -> go.Figure | Figure:
+    """Give ``figure`` its caption and return it."""
+    if isinstance(figure, Figure):
+        figure.set_label(text)
+    else:
+        figure.update_layout(meta={"caption": text})
+    return figure
+
+
+def styled(figure: go.Figure, title: str, **layout) -> go.Figure:
+    """Lay a plotly figure out as all of ours are: opaque, quiet, wide enough for its labels."""
+    return figure.update_layout(
+        template="plotly_white",
+        paper_bgcolor=PAPER,
+        plot_bgcolor=PAPER,
+        title={"text": title, "font": {"size": 16, "color": INK}},
+        font={"family": "sans-serif", "size": 13, "color": INK},
+        margin={"l": 70, "r": 20, "t": 60, "b": 60},
+        **layout,
+    )

@@ -1,0 +1,217 @@
+"""How much each strategy sends, by closed form."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from workbench.figures.style import captioned, colour_of, styled
+from workbench.layout import Dims
+from workbench.step import closed_form_bytes
+from workbench.strategies import STRATEGIES
+from workbench.transformer import TransformerSpec
+from workbench.units import human_bytes
+
+PHASES = ("forward", "backward", "gradients")
+#: What a phase looks like in a bar, besides the strategy's colour.
+_PATTERN = {"forward": "", "backward": "/", "gradients": "x"}
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What one rank sends in a step under one strategy [bytes], or why the strategy refuses."""
+
+    strategy: str
+    bytes_by_phase: dict[str, int]
+    refusal: str = ""
+
+    @property
+    def sent_bytes(self) -> int:
+        """Forward and backward together."""
+        return self.bytes_by_phase["forward"] + self.bytes_by_phase["backward"]
+
+
+def volumes(
+    spec: TransformerSpec,
+    p: int,
+    strategies: Iterable[str] | None = None,
+    dtype: str = "float32",
+) -> list[Volume]:
+    """Volumes of the given strategies (all, for ``None``) by closed form."""
+    return [_volume(spec, name, p, dtype) for name in strategies or STRATEGIES]
+
+
+def _volume(spec, name, p, dtype) -> Volume:
+    try:
+        sent = {
+            phase: closed_form_bytes(spec, name, p=p, phase=phase, dtype=dtype) for phase in PHASES
+        }
+    except ValueError as error:
+        return Volume(name, {}, str(error))
+    return Volume(name, sent)
+
+
+def volume_bars(
+    spec: TransformerSpec,
+    p: int,
+    strategies: Iterable[str] | None = None,
+    dtype: str = "float32",
+) -> go.Figure:
+    """Bars of the bytes that one rank sends in one training step, phase by phase.
+
+    Parameters
+    ----------
+    spec : TransformerSpec
+        The model and its input.
+    p : int
+        Ranks.
+    strategies : iterable of str or None
+        Names; ``None`` for all. One that refuses is named, with its reason in the caption.
+    dtype : {"float32", "bfloat16", "float64"}
+        Of weights and activations.
+
+    Returns
+    -------
+    go.Figure
+        Left what moves activations, right what sums the weights' gradients, on its own scale.
+    """
+    found = volumes(spec, p, strategies, dtype)
+    titles = ("moves activations", "sums the weights' gradients")
+    figure = make_subplots(1, 2, subplot_titles=titles, column_widths=[0.62, 0.38])
+    for phase in PHASES:
+        figure.add_trace(_bars(found, phase), 1, 2 if phase == "gradients" else 1)
+    figure.update_yaxes(title_text="bytes that one rank sends", tickformat="~s", ticksuffix="B")
+    figure.update_yaxes(rangemode="tozero")
+    dims = ", ".join(f"{name} {size:,}" for name, size in spec.dims.items())
+    title = f"One training step on {p} ranks: {dims}, {dtype}"
+    styled(figure, title, barmode="group", height=430, legend={"orientation": "h", "y": -0.18})
+    return captioned(figure, volume_caption(spec, p, found, dtype))
+
+
+def _bars(found: Sequence[Volume], phase: str) -> go.Bar:
+    hover = [v.refusal or f"{STRATEGIES[v.strategy].formula}<br>forward, as the paper writes it"
+             for v in found]  # fmt: skip
+    heights = [v.bytes_by_phase.get(phase) for v in found]
+    return go.Bar(
+        name={"gradients": "weights' gradients"}.get(phase, phase),
+        x=[v.strategy + ("<br>refuses" if v.refusal else "") for v in found],
+        y=heights,
+        text=["" if h is None else human_bytes(h) for h in heights],
+        customdata=hover,
+        hovertemplate="%{x}, " + phase + ": %{text}<br>%{customdata}<extra></extra>",
+        marker={
+            "color": [colour_of(v.strategy) for v in found],
+            "pattern": {"shape": _PATTERN[phase], "fillmode": "overlay", "fgcolor": "#FFFFFF"},
+        },
+    )
+
+
+def volume_caption(
+    spec: TransformerSpec, p: int, found: Sequence[Volume], dtype: str = "float32"
+) -> str:
+    """Say in numbers who sends least and most, and who refuses and why."""
+    size = human_bytes(spec.activation_bytes(dtype))
+    parts = [f"The whole activation M is {size}; each of {p} ranks sends the bytes shown."]
+    ran = [v for v in found if not v.refusal and v.strategy != "single"]
+    if ran:
+        least, most = (pick(ran, key=lambda v: v.sent_bytes) for pick in (min, max))
+        parts.append(
+            f"Forward and backward, {least.strategy} sends the least, "
+            f"{human_bytes(least.sent_bytes)}"
+        )
+        if least.sent_bytes and most is not least:
+            ratio = most.sent_bytes / least.sent_bytes
+            parts[-1] += (
+                f"; {most.strategy} the most, {human_bytes(most.sent_bytes)}, {ratio:.3g} times that"
+            )
+        parts[-1] += "."
+        summed = max(v.bytes_by_phase["gradients"] for v in ran)
+        if summed:
+            parts.append(
+                f"Summing the gradients of replicated weights adds up to {human_bytes(summed)}."
+            )
+    parts += [f"Refused: {v.refusal}." for v in found if v.refusal]
+    return " ".join(parts)
+
+
+def volume_curves(
+    spec: TransformerSpec,
+    over: str,
+    values: Sequence[int],
+    strategies: Iterable[str] | None = None,
+    *,
+    p: int = 4,
+    dtype: str = "float32",
+) -> go.Figure:
+    """Curves of the bytes that one rank sends forward and backward.
+
+    Parameters
+    ----------
+    spec : TransformerSpec
+        The model and its input.
+    over : str
+        ``"p"``, or the dim whose size varies.
+    values : sequence of int
+        What it takes. Where a strategy refuses, its curve has a gap.
+    strategies : iterable of str or None
+        Names; ``None`` for all parallel ones.
+    p : int
+        Ranks, where ``over`` is a dim.
+    dtype : {"float32", "bfloat16", "float64"}
+        Of the activations.
+    """
+    names = list(strategies or [name for name in STRATEGIES if name != "single"])
+    figure = go.Figure()
+    for name in names:
+        sent = [_sent(varied(spec, over, value), name, value if over == "p" else p, dtype)
+                for value in values]  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=list(values), y=sent, name=name, mode="lines+markers",
+                marker={"color": colour_of(name), "size": 8}, line={"width": 2.5},
+                text=["" if y is None else human_bytes(y) for y in sent],
+                hovertemplate=f"{name}, {over} = %{{x}}: %{{text}}<extra></extra>",
+            )
+        )  # fmt: skip
+    axis = {"title": "ranks p" if over == "p" else f"{over} [tokens]", "type": "log"}
+    rest = "" if over == "p" else f" on {p} ranks"
+    styled(figure, f"Sent by one rank in one step{rest}, {dtype}", height=430)
+    figure.update_xaxes(**axis, tickvals=list(values))
+    title = "forward + backward [bytes, log scale]"
+    figure.update_yaxes(title=title, type="log", tickformat="~s", ticksuffix="B")
+    return captioned(figure, _curves_caption(figure, over))
+
+
+def varied(spec: TransformerSpec, over: str, value: int) -> TransformerSpec:
+    """``spec`` with the dim ``over`` of another size; unchanged for ``"p"``."""
+    if over == "p":
+        return spec
+    if over not in spec.dims:
+        raise ValueError(f"over must be 'p' or one of the dims {list(spec.dims)}; got {over!r}")
+    return replace(spec, dims=Dims({**spec.dims, over: value}))
+
+
+def head_counts(spec: TransformerSpec) -> list[int]:
+    """All numbers of heads that the model's width can be cut into."""
+    return [heads for heads in range(1, spec.d_model + 1) if spec.d_model % heads == 0]
+
+
+def _sent(spec, name, p, dtype) -> int | None:
+    found = _volume(spec, name, p, dtype)
+    return None if found.refusal else found.sent_bytes or None  # a log axis has no 0
+
+
+def _curves_caption(figure: go.Figure, over: str) -> str:
+    parts = []
+    for curve in figure.data:
+        points = [(x, y) for x, y in zip(curve.x, curve.y, strict=True) if y is not None]
+        if not points:
+            parts.append(f"{curve.name} sends nothing or refuses everywhere")
+            continue
+        (first, low), (last, high) = points[0], points[-1]
+        parts.append(
+            f"{curve.name} goes from {human_bytes(low)} at {over} = {first} to "
+            f"{human_bytes(high)} at {over} = {last} ({high / low:.3g} times)"
+        )
+    return "; ".join(parts) + ". A gap is a size that the strategy refuses."

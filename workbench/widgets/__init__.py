@@ -1,0 +1,14 @@
+"""Controls around figures; no arithmetic here."""
+
+try:
+    import ipywidgets  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"workbench.widgets needs {error.name}: pip install 'workbench[notebooks]'"
+    ) from None
+
+from workbench.widgets.explorer import Compare, compare
+from workbench.widgets.player import LayoutPlayer, layout_player
+from workbench.widgets.shown import show
+
+__all__ = ["Compare", "LayoutPlayer", "compare", "layout_player", "show"]
