@@ -1,0 +1,48 @@
+"""Federated fine-tuning of a pretrained model with Flower; only adapters travel."""
+
+import os
+from importlib import import_module
+
+# Nobody is told that a run has started, here or in any process that a run starts.
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+# Nothing is fetched from a model hub either, unless you have set HF_HUB_OFFLINE=0 before.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+#: Every public name and the module it is from, loaded on first use.
+_HOME = {
+    "FederatedTask": "task",
+    "simulate": "simulation",
+    "centralised": "baselines",
+    "local_only": "baselines",
+    "History": "history",
+    "Round": "history",
+    "Evaluation": "history",
+    "load_adapter": "history",
+    "Traffic": "traffic",
+    "round_traffic": "traffic",
+    "generate": "generation",
+    "clients_of": "partition",
+    "prepare": "models",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"workbench.federated has no attribute {name!r}; it has {__all__}")
+    try:
+        module = import_module(f"workbench.federated.{_HOME[name]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("workbench"):
+            raise
+        raise ImportError(
+            f"workbench.federated needs {error.name!r}, which is not installed: run "
+            "`pip install 'workbench[federated]'`, or `make setup` in the project's folder."
+        ) from None
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]

@@ -1,0 +1,191 @@
+"""What a federated run leaves: losses and bytes round by round, and an adapter for peft."""
+
+import json
+import os
+import pathlib
+import shutil
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import pandas as pd
+import peft
+from safetensors.numpy import load_file, save_file
+
+from workbench.federated.lora import Weights, lora_config
+from workbench.federated.models import base_config, load_base, public_name, quiet
+from workbench.federated.task import FederatedTask
+
+#: Files of a saved history; the first is peft's.
+ADAPTER, TASK, RECORD = "adapter_model.safetensors", "task.json", "history.json"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Held-out loss: of each client, and overall, weighted by the number of predictions.
+
+    Parameters
+    ----------
+    loss : float
+        Mean cross-entropy of a prediction [nat].
+    accuracy : float
+        Share of predictions whose first choice was right: questions, or tokens.
+    clients : dict
+        For each client its ``loss``, ``accuracy`` and ``predictions``; a client without held-out
+        rows is not in it.
+    failed : dict
+        Clients that did not answer, and why.
+    """
+
+    loss: float
+    accuracy: float
+    clients: dict[str, dict[str, float]]
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def over(cls, clients: dict[str, dict[str, float]], failed: dict[str, str] | None = None):
+        """The evaluation over ``clients``; the mean is NaN if none has a prediction."""
+        clients = {name: each for name, each in clients.items() if each["predictions"]}
+        total = sum(each["predictions"] for each in clients.values())
+        loss, accuracy = (
+            sum(each[key] * each["predictions"] for each in clients.values()) / total
+            if total
+            else float("nan")
+            for key in ("loss", "accuracy")
+        )
+        return cls(loss, accuracy, clients, failed or {})
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round: who trained, what it cost, and how good the model is after it.
+
+    Parameters
+    ----------
+    number : int
+        From 1.
+    train_loss : float
+        Mean over the valid updates, weighted by training rows; over a client's local steps.
+    evaluation : Evaluation
+        Of the model after the round, on all clients.
+    uplink_bytes, downlink_bytes : int
+        Flower's own count of the records from and to the clients that train.
+    evaluation_bytes : int
+        The same for the messages of the evaluation, both ways.
+    seconds, evaluation_seconds : float
+        Wall time of the whole round, and of the part of it that is evaluation [s].
+    trained : dict
+        Mean loss of each client whose update was used.
+    failed : dict
+        Clients that raised or whose update was refused, and why.
+    """
+
+    number: int
+    train_loss: float
+    evaluation: Evaluation
+    uplink_bytes: int
+    downlink_bytes: int
+    evaluation_bytes: int
+    seconds: float
+    evaluation_seconds: float
+    trained: dict[str, float]
+    failed: dict[str, str]
+
+    @property
+    def eval_loss(self) -> float:
+        """Held-out loss over all clients after this round [nat]."""
+        return self.evaluation.loss
+
+
+@dataclass(frozen=True)
+class History:
+    """A run so far: the task, the pretrained start, the rounds done, the adapter after them."""
+
+    task: FederatedTask
+    start: Evaluation
+    rounds: tuple[Round, ...]
+    weights: Weights
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a round; round 0 is the pretrained model, which nobody has trained."""
+        rows = [{"round": 0, "eval_loss": self.start.loss, "accuracy": self.start.accuracy}]
+        for each in self.rounds:
+            values = {k: v for k, v in vars(each).items() if isinstance(v, int | float)}
+            values |= {"eval_loss": each.eval_loss, "accuracy": each.evaluation.accuracy}
+            values |= {"clients": len(each.trained), "failed": len(each.failed)}
+            rows.append({"round": values.pop("number")} | values)
+        return pd.DataFrame(rows)
+
+    def clients_to_frame(self) -> pd.DataFrame:
+        """One row for each round and client: held-out loss, training loss, why it failed."""
+        rows = []
+        for number, evaluation, trained, failed in [
+            (0, self.start, {}, {}),
+            *((r.number, r.evaluation, r.trained, r.failed) for r in self.rounds),
+        ]:
+            for name in sorted({*evaluation.clients, *trained, *failed}):
+                row = {"round": number, "client": name} | evaluation.clients.get(name, {})
+                row |= {"train_loss": trained.get(name), "failed": failed.get(name)}
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+    def save(self, path: str | os.PathLike) -> pathlib.Path:
+        """Write the adapter in peft's format, the tables, and the task; return the folder.
+
+        The folder gets its name when it is complete. What it held before is replaced. Own rows
+        are not written, only their number and checksum.
+        """
+        path = pathlib.Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+        partial.mkdir()
+        try:
+            self._write(partial)
+            shutil.rmtree(path, ignore_errors=True)
+            partial.rename(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return path
+
+    def _write(self, folder: pathlib.Path) -> None:
+        config = lora_config(self.task, base_config(self.task.model))
+        config.base_model_name_or_path = public_name(self.task.model)
+        config.inference_mode = True
+        config.save_pretrained(folder)
+        save_file(self.weights, folder / ADAPTER, metadata={"format": "pt"})
+        (folder / TASK).write_text(self.task.public_json())
+        record = {"start": asdict(self.start), "rounds": [asdict(each) for each in self.rounds]}
+        (folder / RECORD).write_text(json.dumps(record))
+        self.to_frame().to_csv(folder / "rounds.csv", index=False)
+        self.clients_to_frame().to_csv(folder / "clients.csv", index=False)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, task: FederatedTask | None = None) -> "History":
+        """Read what `save` wrote; ``task`` stands in for the one whose own rows were left out."""
+        folder = pathlib.Path(path)
+        task = task or FederatedTask.from_json((folder / TASK).read_text())
+        record = json.loads((folder / RECORD).read_text())
+        rounds = tuple(
+            Round(**each | {"evaluation": Evaluation(**each["evaluation"])})
+            for each in record["rounds"]
+        )
+        return cls(task, Evaluation(**record["start"]), rounds, load_weights(folder))
+
+
+def load_weights(path: str | os.PathLike) -> Weights:
+    """The arrays of a saved adapter, in the order of their names."""
+    return dict(sorted(load_file(pathlib.Path(path) / ADAPTER).items()))
+
+
+def load_adapter(path: str | os.PathLike) -> peft.PeftModel:
+    """The pretrained model with a saved adapter: a plain peft model, usable without Flower."""
+    task = json.loads((pathlib.Path(path) / TASK).read_text())
+    base = load_base(task["model"]).model
+    with quiet():
+        return peft.PeftModel.from_pretrained(base, path)
+
+
+def same_weights(one: Weights, other: Weights) -> bool:
+    """Whether two adapters are equal to the last bit."""
+    return one.keys() == other.keys() and all(
+        one[name].tobytes() == np.ascontiguousarray(other[name]).tobytes() for name in one
+    )

@@ -1,0 +1,126 @@
+"""One process's model: it takes an adapter, trains it on a client's rows, or evaluates it."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from workbench.federated.lora import (
+    Weights,
+    adapter_parameters,
+    add_adapters,
+    read_adapter,
+    write_adapter,
+)
+from workbench.federated.models import load_base
+from workbench.federated.objectives import objective
+from workbench.federated.partition import BATCHES, EVALUATION, Row, clients_of, generator
+from workbench.federated.task import FederatedTask
+
+
+class Learner:
+    """The task's model with adapters, and the task's clients."""
+
+    def __init__(self, task: FederatedTask):
+        base = load_base(task.model)
+        self.task = task
+        self.objective = objective(task, base)
+        self.tokenizer = base.tokenizer
+        self.model = add_adapters(task, base.model).eval()
+        self.parameters = adapter_parameters(self.model)
+        self.clients = clients_of(task)
+
+    def train(self, weights: Weights, client: int, number: int) -> tuple[Weights, float]:
+        """Make the client's local steps of round ``number``; return the adapter and mean loss."""
+        draw = generator(self.task.seed, BATCHES, number, client)
+        rows = self.clients[client].train
+        write_adapter(self.parameters, weights)
+        losses = self.steps(rows, self.task.local_steps, draw, self.optimizer())
+        return read_adapter(self.parameters), float(np.mean(losses))
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """A fresh optimizer of the adapters."""
+        kinds = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+        kind = kinds[self.task.optimizer]
+        return kind(self.parameters.values(), lr=self.task.learning_rate, weight_decay=0.0)
+
+    def steps(
+        self,
+        rows: Sequence[Row],
+        count: int,
+        draw: np.random.Generator,
+        optimizer: torch.optim.Optimizer,
+    ) -> list[float]:
+        """Make ``count`` steps on batches of ``rows``, shuffled anew in each pass over them."""
+        losses, batches = [], _batches(rows, self.task.batch_size, draw)
+        with torch_threads(self.task.threads):
+            for _, batch in zip(range(count), batches, strict=False):
+                optimizer.zero_grad()
+                loss = self.objective(self.model, self.tokenizer, batch).mean
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+        return losses
+
+    def evaluate(self, weights: Weights, client: int) -> dict[str, float | int]:
+        """The mean loss and accuracy on a client's held-out rows, and over how many predictions.
+
+        A prediction is a question, or a token of a text or of an answer.
+        """
+        write_adapter(self.parameters, weights)
+        total, hits, count = 0.0, 0, 0
+        rows = self._evaluated(client)
+        size = self.objective.eval_batch
+        with torch_threads(self.task.threads), torch.no_grad():
+            for first in range(0, len(rows), size):
+                loss = self.objective(self.model, self.tokenizer, rows[first : first + size])
+                total += loss.mean.item() * loss.count
+                hits, count = hits + loss.hits, count + loss.count
+        mean, accuracy = (total / count, hits / count) if count else (0.0, 0.0)
+        return {"eval_loss": mean, "accuracy": accuracy, "num-examples": count}
+
+    def _evaluated(self, client: int) -> list[Row]:
+        """The client's held-out rows, or as many of them as are evaluated."""
+        held_out = self.clients[client].held_out
+        limit = self.task.eval_examples or self.objective.eval_rows
+        draw = generator(self.task.seed, EVALUATION, client)
+        chosen = sorted(draw.permutation(len(held_out))[:limit])
+        return [held_out[i] for i in chosen]
+
+
+def _batches(rows: Sequence[Row], size: int, draw: np.random.Generator) -> Iterator[list[Row]]:
+    """Batches without end; a pass's last rows that fill no batch are left for the next pass."""
+    size = min(size, len(rows))
+    while True:
+        order = draw.permutation(len(rows))
+        for first in range(0, len(order) - size + 1, size):
+            yield [rows[i] for i in order[first : first + size]]
+
+
+@contextmanager
+def torch_threads(count: int):
+    """Let torch compute with ``count`` threads, and with as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def learner_of(task_json: str) -> Learner:
+    """This thread's learner; loaded once, kept until another task is asked for."""
+    return _learner(task_json, threading.get_ident())
+
+
+@lru_cache(maxsize=1)
+def _learner(task_json: str, thread: int) -> Learner:
+    return Learner(FederatedTask.from_json(task_json))
+
+
+def forget_learners() -> None:
+    """Give back the memory of the kept model."""
+    _learner.cache_clear()

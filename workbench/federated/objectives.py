@@ -1,0 +1,155 @@
+"""What a model learns from its rows: find the answer, continue a text, answer a question."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from workbench.federated.models import Base
+from workbench.federated.partition import Row
+from workbench.federated.task import FederatedTask, text_columns
+
+#: Cosines are multiplied by this before the softmax.
+#: Source: MultipleNegativesRankingLoss of sentence-transformers, the default.
+SCALE = 20.0
+#: Longer questions and answers, texts and conversations are cut [tokens].
+MAX_TOKENS = {"retrieval": 64, "text": 96, "chat": 128}
+#: The label that torch's cross_entropy leaves out.
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A batch's mean loss, over how many predictions, and how many of these were right."""
+
+    mean: torch.Tensor
+    count: int
+    hits: int
+
+
+class Retrieval:
+    """Find the answer to a question among those of the batch; no new weights.
+
+    The loss is the cross-entropy of ``20 cos(question, answer)`` over the batch's answers.
+    A question's other rows, and equal answers, are no wrong answers: they are masked.
+    """
+
+    eval_rows, eval_batch = 64, 64
+
+    def __call__(self, model: torch.nn.Module, tokenizer, rows: Sequence[Row]) -> Loss:
+        """The loss of one batch of questions and answers."""
+        questions = [row["question"] for row in rows]
+        answers = [row["answer"] for row in rows]
+        asked, given = (embed(model, tokenizer, texts) for texts in (questions, answers))
+        scores = SCALE * asked @ given.T
+        scores = scores.masked_fill(same_meaning(questions, answers).to(scores.device), -torch.inf)
+        target = torch.arange(len(rows), device=scores.device)
+        hits = int((scores.argmax(1) == target).sum())
+        return Loss(F.cross_entropy(scores, target), len(rows), hits)
+
+
+class Text:
+    """Predict each token of a text from those before it."""
+
+    eval_rows, eval_batch = 8, 8
+
+    def __call__(self, model: torch.nn.Module, tokenizer, rows: Sequence[Row]) -> Loss:
+        """The loss of one batch of texts."""
+        encoded = tokenizer([row["text"] for row in rows], truncation=True, **_padded("text"))
+        labels = encoded["input_ids"].masked_fill(encoded["attention_mask"] == 0, IGNORE)
+        return next_token_loss(model, encoded["input_ids"], encoded["attention_mask"], labels)
+
+
+class Chat:
+    """Answer a question in the model's own chat format; only the answer's tokens are learnt."""
+
+    eval_rows, eval_batch = 8, 8
+
+    def __call__(self, model: torch.nn.Module, tokenizer, rows: Sequence[Row]) -> Loss:
+        """The loss of one batch of questions and answers."""
+        pairs = [conversation(tokenizer, row["question"], row["answer"]) for row in rows]
+        encoded = tokenizer.pad(
+            {"input_ids": [prompt + answer for prompt, answer in pairs]}, return_tensors="pt"
+        )
+        labels = encoded["input_ids"].masked_fill(encoded["attention_mask"] == 0, IGNORE)
+        for label, (prompt, _) in zip(labels, pairs, strict=True):
+            label[: len(prompt)] = IGNORE
+        return next_token_loss(model, encoded["input_ids"], encoded["attention_mask"], labels)
+
+
+Objective = Retrieval | Text | Chat
+
+
+def objective(task: FederatedTask, base: Base) -> Objective:
+    """What the task's model learns from the task's data.
+
+    Raises
+    ------
+    ValueError
+        If an encoder meets running text.
+    """
+    has_text = text_columns(task) == ("text",)
+    if base.causal:
+        return Text() if has_text else Chat()
+    if has_text:
+        raise ValueError(
+            f"model {task.model!r} is an encoder and learns to find the answer to a question; the "
+            "data hold running text. Take a causal model, or data with 'question' and 'answer'."
+        )
+    return Retrieval()
+
+
+def embed(model: torch.nn.Module, tokenizer, texts: Sequence[str]) -> torch.Tensor:
+    """Unit vectors of texts: the mean of the last layer over the tokens that are no padding."""
+    encoded = tokenizer(list(texts), truncation=True, **_padded("retrieval")).to(model.device)
+    hidden = model(**encoded).last_hidden_state
+    mask = encoded["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+    return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+
+
+def same_meaning(questions: Sequence[str], answers: Sequence[str]) -> torch.Tensor:
+    """Where a pair of the batch has the question or the answer of another one.
+
+    Examples
+    --------
+    >>> same_meaning(["a", "a", "b"], ["x", "y", "y"]).int().tolist()
+    [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
+    """
+    pairs = list(zip(questions, answers, strict=True))
+    return torch.tensor(
+        [
+            [i != j and (q == r or a == b) for j, (r, b) in enumerate(pairs)]
+            for i, (q, a) in enumerate(pairs)
+        ]
+    )
+
+
+def conversation(tokenizer, question: str, answer: str | None) -> tuple[list[int], list[int]]:
+    """Tokens of the prompt, and of the answer with the mark that ends it."""
+    turns = [{"role": "user", "content": question}]
+    if tokenizer.chat_template:
+        prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    else:
+        prompt = f"{question}\n"
+    limit = MAX_TOKENS["chat"]
+    before = tokenizer(prompt, add_special_tokens=False)["input_ids"][-(limit - 8) :]
+    if answer is None:
+        return before, []
+    after = tokenizer(answer, add_special_tokens=False)["input_ids"][: limit - len(before) - 1]
+    return before, [*after, tokenizer.eos_token_id]
+
+
+def next_token_loss(model, tokens, mask, labels) -> Loss:
+    """Cross-entropy of each next token; ``labels`` say which are counted."""
+    device = model.device
+    logits = model(input_ids=tokens.to(device), attention_mask=mask.to(device)).logits[:, :-1]
+    target = labels[:, 1:].to(device)
+    counted = target != IGNORE
+    mean = F.cross_entropy(logits[counted], target[counted])
+    hits = int((logits[counted].argmax(-1) == target[counted]).sum())
+    return Loss(mean, int(counted.sum()), hits)
+
+
+def _padded(kind: str) -> dict:
+    return {"padding": True, "max_length": MAX_TOKENS[kind], "return_tensors": "pt"}

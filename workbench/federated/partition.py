@@ -1,0 +1,131 @@
+"""Who holds which rows: split, natural sources, and how sources are dealt to clients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from workbench.datasets import load
+from workbench.federated.task import FederatedTask, text_columns
+
+Row = dict[str, Any]
+#: What a seeded generator is for; two purposes never share their random numbers.
+SPLIT, DEAL, ADAPTER, SAMPLE, BATCHES, EVALUATION = range(6)
+#: Of own rows without a split: the share of the groups that is held out.
+HELD_OUT = {"test": 0.2, "validation": 0.1}
+
+
+@dataclass(frozen=True)
+class Client:
+    """One client: its name, its sources, and its rows."""
+
+    name: str
+    sources: tuple[str, ...]
+    train: tuple[Row, ...]
+    held_out: tuple[Row, ...]
+
+
+def generator(*key: int) -> np.random.Generator:
+    """Random numbers that depend on nothing but ``key``: seed, purpose, round, client."""
+    return np.random.default_rng(np.random.SeedSequence(key))
+
+
+def clients_of(task: FederatedTask) -> list[Client]:
+    """The clients of a task, in the order of their partition id.
+
+    Each natural source (a topic, a president, a value of your column ``client``) goes whole to
+    one client: the largest first, each to the client that has the fewest rows so far, ties in an
+    order drawn from the seed.
+
+    Raises
+    ------
+    ValueError
+        If there are more clients than sources, or a client has too few rows to learn from.
+    """
+    rows = _rows(task)
+    sources: dict[str, list[Row]] = {}
+    for row in rows:
+        sources.setdefault(str(row["client"]), []).append(row)
+    if task.num_clients > len(sources):
+        raise ValueError(
+            f"num_clients={task.num_clients}, but the data have {len(sources)} natural sources and "
+            f"a source is not cut in two. Take num_clients={len(sources)} or fewer."
+        )
+    clients = [_client(task, names, sources) for names in _deal(task, sources)]
+    _check_sizes(task, clients)
+    return clients
+
+
+def _rows(task: FederatedTask) -> list[Row]:
+    """The task's rows with a column split; own rows without one lose duplicates first."""
+    rows = load(task.dataset) if isinstance(task.dataset, str) else list(task.dataset)
+    if all("split" in row for row in rows):
+        return rows
+    if any("split" in row for row in rows):
+        raise ValueError("some rows of dataset have a 'split' and some have not: give all or none.")
+    columns = text_columns(task)
+    distinct = {tuple(_normal(row[column]) for column in columns): row for row in reversed(rows)}
+    kept = list(distinct.values())[::-1]
+    splits = _splits(task, kept)
+    return [row | {"split": splits[_group(row)]} for row in kept]
+
+
+def _splits(task: FederatedTask, rows: Sequence[Row]) -> dict[str, str]:
+    """Which split each group is in: drawn client by client, and the same for all clients."""
+    draw, splits = generator(task.seed, SPLIT), {}
+    for client in sorted({str(row["client"]) for row in rows}):
+        groups = sorted({_group(row) for row in rows if str(row["client"]) == client} - set(splits))
+        order, first = [groups[i] for i in draw.permutation(len(groups))], 0
+        for split, share in HELD_OUT.items():
+            last = first + round(share * len(order))
+            splits |= dict.fromkeys(order[first:last], split)
+            first = last
+        splits |= dict.fromkeys(order[first:], "train")
+    return splits
+
+
+def _group(row: Row) -> str:
+    """What must not be in training and held out at once: an address, a question, or the text."""
+    for column in ("group", "address", "question", "text"):
+        if row.get(column) is not None:
+            return _normal(row[column])
+    raise ValueError(f"a row has none of 'group', 'address', 'question', 'text': {sorted(row)}")
+
+
+def _normal(text: Any) -> str:
+    return " ".join(str(text).split()).casefold()
+
+
+def _deal(task: FederatedTask, sources: dict[str, list[Row]]) -> list[list[str]]:
+    """Names of the sources that each client gets."""
+    order = generator(task.seed, DEAL).permutation(task.num_clients).tolist()
+    hands: list[list[str]] = [[] for _ in order]
+    sizes = [0] * len(order)
+    for name in sorted(sources, key=lambda name: (-len(sources[name]), name)):
+        client = min(order, key=lambda client: sizes[client])
+        hands[client].append(name)
+        sizes[client] += len(sources[name])
+    return hands
+
+
+def _client(task: FederatedTask, names: list[str], sources: dict[str, list[Row]]) -> Client:
+    rows = [row for name in names for row in sources[name]]
+    train = tuple(row for row in rows if row["split"] == "train")
+    held_out = tuple(row for row in rows if row["split"] == task.eval_split)
+    return Client(" + ".join(names), tuple(names), train, held_out)
+
+
+def _check_sizes(task: FederatedTask, clients: Sequence[Client]) -> None:
+    least = len(text_columns(task))  # a question needs a second answer beside it, a text nothing
+    for client in clients:
+        if len(client.train) < least:
+            raise ValueError(
+                f"client {client.name!r} has {len(client.train)} rows to train on and needs "
+                f"{least}. Take fewer than {task.num_clients} clients: small sources share one."
+            )
+    if not any(client.held_out for client in clients):
+        raise ValueError(
+            f"no client has a row in the split {task.eval_split!r}: give more rows, or a column "
+            "'split' with 'train' and 'test'."
+        )

@@ -1,0 +1,140 @@
+"""Simulate a federated run on this machine: the apps of a deployment, on one of two engines."""
+
+import logging
+import os
+import pathlib
+import tempfile
+from contextlib import contextmanager, nullcontext
+
+from flwr.app import Context, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+from flwr.simulation import run_simulation
+
+from workbench.federated import client_app, server_app
+from workbench.federated.client_app import TASK
+from workbench.federated.history import History
+from workbench.federated.in_process import InProcessGrid, task_identity
+from workbench.federated.learner import forget_learners
+from workbench.federated.partition import clients_of
+from workbench.federated.server_app import PROGRESS, RUN_DIR
+from workbench.federated.task import FederatedTask
+
+ENGINES = ("in-process", "ray")
+
+
+def simulate(
+    task: FederatedTask,
+    engine: str = "in-process",
+    run_dir: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> History:
+    """Run a federated task; the same seed gives the same weights, bit for bit.
+
+    Parameters
+    ----------
+    task : FederatedTask
+        What to run.
+    engine : {"in-process", "ray"}
+        One client after another in this process, or clients in parallel in Ray's processes, which
+        take several seconds to start.
+    run_dir : path, optional
+        Where each round is left as soon as it is done; what is there after an interruption opens
+        with `History.load`. Without it, only the result is kept.
+    progress : bool
+        Show a bar that counts the clients' answers.
+
+    Raises
+    ------
+    ValueError
+        If the engine, the data or the number of clients can't be; before anything is loaded.
+    RuntimeError
+        If a round has fewer valid updates than ``min_clients``; the message names the clients.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"engine={engine!r}; it is one of {list(ENGINES)}.")
+    clients_of(task)  # refuses before a model is loaded
+    with _folder(run_dir) as folder:
+        config = {TASK: task.to_json(), RUN_DIR: str(folder), PROGRESS: progress}
+        run = _in_process if engine == "in-process" else _ray
+        with _quiet_flower():
+            run(task, config)
+        return History.load(folder / f"round-{task.rounds:04d}", task)
+
+
+def _folder(run_dir: str | os.PathLike | None):
+    if run_dir is None:
+        temporary = tempfile.TemporaryDirectory(prefix="workbench-")
+        return _opened(temporary)
+    folder = pathlib.Path(run_dir)
+    if sorted(folder.glob("round-????")):
+        raise ValueError(f"run_dir={str(folder)!r} holds a run already: give an empty folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    return nullcontext(folder)
+
+
+@contextmanager
+def _opened(temporary: tempfile.TemporaryDirectory):
+    with temporary as name:
+        yield pathlib.Path(name)
+
+
+def _in_process(task: FederatedTask, config: dict) -> None:
+    grid = InProcessGrid(client_app.app, task.num_clients, config)
+    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config)
+    try:
+        with task_identity():
+            server_app.app(grid, context)
+    finally:
+        forget_learners()
+
+
+def _ray(task: FederatedTask, config: dict) -> None:
+    resources = {"num_cpus": task.threads, "num_gpus": 0.0}
+    run_simulation(
+        configured_server(server_app.app, config),
+        configured_client(client_app.app, config),
+        num_supernodes=task.num_clients,
+        backend_config={"client_resources": resources},
+    )
+
+
+def configured_server(app: ServerApp, config: dict) -> ServerApp:
+    """The same app with a run config, which `run_simulation` has no argument for."""
+    wrapper = ServerApp()
+
+    @wrapper.main()
+    def main(grid, context):
+        app(grid, _with_config(context, config))
+
+    return wrapper
+
+
+def configured_client(app: ClientApp, config: dict) -> ClientApp:
+    """The same app with a run config, which `run_simulation` has no argument for."""
+    wrapper = ClientApp()
+
+    def handle(message, context):
+        return app(message, _with_config(context, config))
+
+    for register in (wrapper.query, wrapper.train, wrapper.evaluate):
+        register()(handle)
+    return wrapper
+
+
+def _with_config(context: Context, config: dict) -> Context:
+    """A context that shares its state with the given one."""
+    run_config = {**context.run_config, **config}
+    return Context(context.run_id, context.node_id, context.node_config, context.state, run_config)
+
+
+@contextmanager
+def _quiet_flower():
+    """Leave reporting to the rounds: Flower logs each step, and each failure twice."""
+    logger = logging.getLogger("flwr")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
