@@ -89,7 +89,8 @@ class Frame:
             times = f"{count} x " if count > 1 else ""
             return f"{times}{first.kind}: {first.before} -> {first.after}"
         if self.event == "hop":
-            return f"attention along {along}, hop {self.hop}: K, V of rank r-{self.hop}"
+            whose = f"K, V of rank r-{self.hop}" if self.hop else "own K, V"
+            return f"attention along {along}, hop {self.hop}: {whose}"
         what = {"start": "start", "attend": f"attention along {along}", "mlp": "MLP"}[self.event]
         return f"{what}: {self.layout}"
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from workbench.figures.marks import Picture, Text, printed, svg, traces
 from workbench.figures.panels import Panel, legend, note, panel_picture
-from workbench.figures.style import captioned, rank_colours, styled
+from workbench.figures.style import captioned, styled
 from workbench.strategies import Strategy
 from workbench.trace import Frame, walk
 from workbench.transformer import TransformerSpec
@@ -96,8 +96,9 @@ def step_picture(frames: Sequence[Frame], step: int, headline: bool = False) -> 
     frame, panel, top = frames[step], Panel.of(frames), 18.0
     page = Picture(0, 0)
     if headline:
-        page.marks += [Text(20, 14, f"step {step + 1} of {len(frames)}: {frame.title}", 14,
-                            "start", bold=True), Text(20, 34, note(frame), 12, "start")]  # fmt: skip
+        words = f"step {step + 1} of {len(frames)}: {frame.title}"
+        page.marks.append(Text(20, 14, words, 14, "start", bold=True))
+        page.marks.append(Text(20, 34, note(frame), 12, "start"))
         page.width, top = 560.0, 62.0
     columns = min(frame.p, 4)
     for rank in range(frame.p):
@@ -136,9 +137,7 @@ def _strip_head(frame: Frame, i: int, left: float, top: float) -> list[Text]:
         count = len(frame.records)
         what = (f"{count} x " if count > 1 else "") + frame.records[0].kind
     elif frame.event == "hop":
-        what = (
-            f"hop {frame.hop}: K, V of r-{frame.hop}" if frame.hop else f"attend {along}, own K, V"
-        )
+        what = f"hop {frame.hop}: " + (f"K, V of r-{frame.hop}" if frame.hop else "own K, V")
     else:
         what = {"start": "start", "attend": f"attend {along}", "mlp": "MLP"}[frame.event]
     return [

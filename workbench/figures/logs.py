@@ -1,12 +1,14 @@
 """What the log of a step says: who sends to whom, in which order, how long, how much memory."""
 
 from collections.abc import Iterable, Sequence
+from math import log10
 
 import plotly.graph_objects as go
 
 from workbench.cluster import DEVICES
 from workbench.collectives import Phase, bytes_to_peers
-from workbench.figures.style import KINDS, captioned, colour_of, styled
+from workbench.figures.style import KINDS, byte_ticks, captioned, colour_of, styled
+from workbench.figures.volumes import refusals
 from workbench.outcome import RealStep, Step
 from workbench.step import fake_step
 from workbench.strategies import STRATEGIES
@@ -70,8 +72,12 @@ def log_timeline(step: Step) -> go.Figure:
     figure.update_layout(legend={"orientation": "h", "y": -0.22}, showlegend=True)
     figure.update_xaxes(title="collective, in order")
     title = "sent by one rank [bytes" + (", log scale]" if log_scale else "]")
-    figure.update_yaxes(title=title, tickformat="~s", ticksuffix="B")
-    figure.update_yaxes(type="log" if log_scale else "linear")
+    if log_scale:
+        floor = log10(min(sizes)) - 1  # a bar of the smallest is one decade high
+        span = [floor, log10(max(sizes)) + 0.2]
+        figure.update_yaxes(title=title, type="log", range=span, **byte_ticks(sizes))
+    else:
+        figure.update_yaxes(title=title, tickformat="~s", ticksuffix="B", rangemode="tozero")
     return captioned(figure, _timeline_caption(step))
 
 
@@ -110,19 +116,23 @@ def times(steps: Sequence[RealStep]) -> go.Figure:
     """Bars of the measured seconds of one step under several strategies."""
     figure = go.Figure(
         go.Bar(
-            x=[f"{s.strategy}<br>{s.p} ranks" for s in steps],
+            x=[f"{s.strategy}<br>{s.p} rank{'s' * (s.p > 1)}" for s in steps],
             y=[s.seconds for s in steps],
             text=[human_seconds(s.seconds) for s in steps],
+            textposition="outside",
+            cliponaxis=False,
             marker={"color": [colour_of(s.strategy) for s in steps]},
-            customdata=[
-                f"output error {s.max_error:.1e}, gradient error {s.grad_error:.1e}" for s in steps
-            ],  # fmt: skip
+            customdata=[_errors(step) for step in steps],
             hovertemplate="%{x}: %{text}<br>%{customdata}<extra></extra>",
         )
     )
     styled(figure, "Measured: one training step, slowest rank", height=400)
     figure.update_yaxes(title="seconds a step [s]", rangemode="tozero")
     return captioned(figure, _times_caption(steps))
+
+
+def _errors(step: RealStep) -> str:
+    return f"output error {step.max_error:.1e}, gradient error {step.grad_error:.1e}"
 
 
 def _times_caption(steps: Sequence[RealStep]) -> str:
@@ -145,35 +155,34 @@ def memory_bars(
     dtype: str = "float32",
 ) -> go.Figure:
     """Bars of the peak bytes of one rank, from faked steps, beside the memory of devices."""
-    peaks, refused = {}, []
+    peaks, refused = {}, {}
     for name in strategies or STRATEGIES:
         try:
             ranks = 1 if name == "single" else p
             peaks[name] = fake_step(spec, name, p=ranks, dtype=dtype).peak_bytes
         except ValueError as error:
-            refused.append(str(error))
+            refused[name] = str(error)
     figure = go.Figure(
         go.Bar(
             x=list(peaks), y=list(peaks.values()),
-            text=[human_bytes(value) for value in peaks.values()],
+            text=[human_bytes(value) for value in peaks.values()], textposition="outside",
             marker={"color": [colour_of(name) for name in peaks]},
             hovertemplate="%{x}: %{y:,} B<extra></extra>",
         )
     )  # fmt: skip
     highest = max(peaks.values(), default=0)
-    for device in DEVICES.values():
-        if device.memory_bytes < 20 * highest:
-            figure.add_hline(
-                device.memory_bytes, line_dash="dash", annotation_text=device.name,
-                annotation_position="top right",
-            )  # fmt: skip
+    for size in sorted({device.memory_bytes for device in DEVICES.values()}):
+        names = ", ".join(d.name for d in DEVICES.values() if d.memory_bytes == size)
+        if size < 20 * highest:
+            figure.add_hline(size, line_dash="dash", annotation_text=names,
+                             annotation_position="top right")  # fmt: skip
     styled(figure, f"Peak memory of one of {p} ranks, one step, {dtype}", height=430)
     figure.update_yaxes(title="peak of live tensors [bytes]", tickformat="~s", ticksuffix="B")
     figure.update_yaxes(rangemode="tozero")
     return captioned(figure, _memory_caption(peaks, refused))
 
 
-def _memory_caption(peaks: dict[str, int], refused: list[str]) -> str:
+def _memory_caption(peaks: dict[str, int], refused: dict[str, str]) -> str:
     smallest = min(DEVICES.values(), key=lambda device: device.memory_bytes)
     parts = []
     if peaks:
@@ -185,4 +194,4 @@ def _memory_caption(peaks: dict[str, int], refused: list[str]) -> str:
         )
         fit = f"{', '.join(over)} would not fit" if over else "all would fit"
         parts.append(f"In {human_bytes(smallest.memory_bytes)} ({smallest.name}) {fit}.")
-    return " ".join([*parts, *(f"Refused: {reason}." for reason in refused)])
+    return " ".join([*parts, *refusals(refused)])

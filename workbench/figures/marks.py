@@ -4,8 +4,9 @@ A `Picture` is plain data in pixels, y downwards. `svg` makes a string of it (th
 live widget), `artists` a matplotlib figure, `traces` plotly traces.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
+from itertools import groupby
 from typing import Literal
 
 import plotly.graph_objects as go
@@ -71,13 +72,10 @@ class Picture:
 def _shifted(mark, x, y):
     match mark:
         case Area(points=points):
-            moved = tuple((px + x, py + y) for px, py in points)
-            return Area(
-                moved, mark.fill, mark.edge, mark.width, mark.hatched, mark.dashed, mark.tip
-            )
+            return replace(mark, points=tuple((px + x, py + y) for px, py in points))
         case Arrow(start=(ax, ay), end=(bx, by)):
-            return Arrow((ax + x, ay + y), (bx + x, by + y), mark.heads, mark.colour)
-    return Text(mark.x + x, mark.y + y, mark.words, mark.size, mark.anchor, mark.bold, mark.colour)
+            return replace(mark, start=(ax + x, ay + y), end=(bx + x, by + y))
+    return replace(mark, x=mark.x + x, y=mark.y + y)
 
 
 def rectangle(x0: float, y0: float, x1: float, y1: float, fill: str | None, **options) -> Area:
@@ -169,18 +167,17 @@ def _print_mark(axes, mark: Area | Arrow | Text, points_per_pixel: float) -> Non
 
 
 def traces(picture: Picture, visible: bool = True) -> list[go.Scatter]:
-    """The picture as plotly traces: one a kind of area, one a kind of text, one for all arrows."""
-    areas: dict[tuple, list[Area]] = {}
+    """The picture as plotly traces: neighbours that look alike share one."""
+    areas = [mark for mark in picture.marks if isinstance(mark, Area)]
+    arrows = [mark for mark in picture.marks if isinstance(mark, Arrow)]
     texts: dict[tuple, list[Text]] = {}
     for mark in picture.marks:
-        if isinstance(mark, Area):
-            key = (mark.fill, mark.edge, mark.width, mark.hatched, mark.dashed)
-            areas.setdefault(key, []).append(mark)
-        elif isinstance(mark, Text):
+        if isinstance(mark, Text):
             texts.setdefault((mark.size, mark.anchor, mark.bold, mark.colour), []).append(mark)
-    arrows = [mark for mark in picture.marks if isinstance(mark, Arrow)]
-    drawn = [*map(_area_trace, areas.values()), *map(_text_trace, texts.values())]
-    drawn += [_tip_trace(picture), *([_arrow_trace(arrows)] if arrows else [])]
+    alike = groupby(areas, key=lambda a: (a.fill, a.edge, a.width, a.hatched, a.dashed))
+    drawn = [_area_trace(list(same)) for _, same in alike]
+    drawn += [_arrow_trace(arrows)] if arrows else []
+    drawn += [*map(_text_trace, texts.values()), _tip_trace(picture)]
     for trace in drawn:
         trace.update(showlegend=False, visible=visible)
     return drawn
@@ -230,5 +227,5 @@ def _arrow_trace(arrows: list[Arrow]) -> go.Scatter:
             size += [0, 11, 0]
     return go.Scatter(
         x=xs, y=ys, mode="lines+markers", line={"color": INK, "width": 2}, hoverinfo="skip",
-        marker={"symbol": "arrow", "angleref": "previous", "size": size, "color": INK, "opacity": 1},
+        marker={"symbol": "arrow", "angleref": "previous", "size": size, "color": INK},
     )  # fmt: skip

@@ -9,7 +9,7 @@ from workbench.layout import shard_size
 from workbench.trace import Box, Frame, Piece, box
 from workbench.units import human_bytes
 
-#: Where a tensor's width is: the residual stream's, attention's heads, the MLP's hidden units.
+#: What the bar beside a panel shows: the residual stream's width, attention's heads, hidden units.
 _WIDTHS = {"model": "M", "heads": "heads", "ff": "MLP"}
 
 
@@ -105,12 +105,23 @@ def panel_picture(panel: Panel, frame: Frame, rank: int) -> Picture:
     picture.marks += [Area(face, "#FAFAFA", PALE) for face in panel.faces(full)[:1]]
     picture.marks += [Area(face, None, "#AAAAAA", 0.8) for face in panel.faces(full)[1:]]
     pieces = frame.pieces(rank)
-    for piece in sorted(pieces, key=lambda piece: (piece.held, _depth(panel, piece.box))):
+    picture.marks += _width_bar(panel, frame, rank, pieces)
+    places = _by_place(panel, pieces, rank)
+    for piece in sorted(places, key=lambda piece: (piece.held, _depth(panel, piece.box))):
         picture.marks += _piece_marks(panel, frame, rank, piece, whole)
     if frame.event in ("attend", "hop"):
         picture.marks += _arrows(panel, frame, rank, pieces)
-    picture.marks += _width_bar(panel, frame, rank, pieces)
     return picture
+
+
+def _by_place(panel: Panel, pieces: list[Piece], rank: int) -> list[Piece]:
+    """One piece a place: several that differ only in their heads show in the bar instead."""
+    places: dict[tuple, list[Piece]] = {}
+    for piece in pieces:
+        key = (piece.held, piece.role, *(piece.box[dim] for dim in panel.dims))
+        places.setdefault(key, []).append(piece)
+    return [same[0] if len(same) == 1 else same[0]._replace(source=rank, role="joined")
+            for same in places.values()]  # fmt: skip
 
 
 def _depth(panel: Panel, part: Box) -> tuple:
@@ -134,7 +145,8 @@ def _piece_marks(panel, frame, rank, piece: Piece, whole: Box) -> list:
         tip, faces = _tip(frame, rank, piece, data), panel.faces(data)
         options = {"hatched": not piece.held, "dashed": not piece.held, "tip": tip}
         marks += [Area(f, fill, **options) for f in faces]
-        if piece.held:
+        hidden = len(panel.dims) == 3 and frame.hop and piece.role == "Q"
+        if piece.held and not hidden:
             marks += _label(faces[0], piece, frame)
     return marks
 
@@ -151,18 +163,17 @@ def _tip(frame: Frame, rank: int, piece: Piece, data: Box) -> str:
 
 def _label(face: Sequence[Point], piece: Piece, frame: Frame) -> list[Text]:
     xs, ys = zip(*face, strict=True)
-    words = {"Q": "Q", "KV": "K,V"}.get(piece.role, "")
-    if piece.source is None:
-        words = "Σ"
-    elif frame.event == "collective":
-        words = str(piece.source)
-    if frame.event == "hop" and not frame.hop:
+    words = {"Q": "Q", "KV": "K,V", "joined": ""}.get(piece.role)
+    if words is None:
+        words = "Σ" if piece.source is None else str(piece.source)
+        words = words if frame.event == "collective" else ""
+    elif words and not frame.hop:
         words = "Q,K,V"
-    room = min(max(xs) - min(xs), 1.6 * (max(ys) - min(ys)))
-    size = min(11.0, room / max(1, 0.62 * len(words)))
+    size = min(11.0, (max(xs) - min(xs)) / max(1, 0.62 * len(words)), 1.2 * (max(ys) - min(ys)))
     if not words or size < 5:
         return []
-    return [Text(sum(xs) / len(xs), sum(ys) / len(ys), words, round(size, 1), bold=True)]
+    centre = min(xs) + (0.25 if piece.role else 0.5) * (max(xs) - min(xs))
+    return [Text(centre, sum(ys) / len(ys), words, round(size, 1), bold=True)]
 
 
 def _arrows(panel: Panel, frame: Frame, rank: int, pieces: list[Piece]) -> list[Arrow]:
@@ -174,7 +185,7 @@ def _arrows(panel: Panel, frame: Frame, rank: int, pieces: list[Piece]) -> list[
         other = {d: sum(pieces[1].box[d]) / 2 for d in panel.dims}
         start, end = ((panel.point(at)) for at in (middle, other))
         if len(panel.dims) == 1:
-            start, end = ((x, panel.down / 2 + 10) for x, _ in (start, end))
+            start, end = ((x, panel.down / 2) for x, _ in (start, end))
         return [Arrow(start, end, heads=1)]
     arrows = []
     front = {panel.dims[0]: mine[panel.dims[0]][0]} if len(panel.dims) == 3 else {}
@@ -195,14 +206,16 @@ def _width_bar(panel: Panel, frame: Frame, rank: int, pieces: list[Piece]) -> li
     name = next(name for name in _WIDTHS if name in frame.layout.sizes)
     size = max(frame.layout.sizes[name], pieces[0].box[name][1])
     x0, x1, height, top = panel.width - 15, panel.width - 5, panel.down, panel.away[1]
-    lo, hi = box(frame.layout, rank, frame.p)[name]
-    colour = rank_colours(frame.p)[rank]
-    sent = any(not piece.held and piece.box[name] != (lo, hi) for piece in pieces)
-    marks = [rectangle(x0, top, x1, top + height, colour if sent else "#FAFAFA", hatched=sent,
-                       edge="#AAAAAA")]  # fmt: skip
-    tip = f"rank {rank} holds {_WIDTHS[name]} {lo}-{hi - 1} of {size}"
-    top, bottom = top + height * lo / size, top + height * hi / size
-    marks.append(rectangle(x0, top, x1, bottom, colour, tip=tip))
+    mine, colours = box(frame.layout, rank, frame.p)[name], rank_colours(frame.p)
+    sent = any(not piece.held and piece.box[name] != mine for piece in pieces)
+    marks = [rectangle(x0, top, x1, top + height, colours[rank] if sent else "#FAFAFA",
+                       edge="#AAAAAA", hatched=sent)]  # fmt: skip
+    sources = {p.box[name]: p.source for p in pieces if p.held}
+    for (lo, hi), source in sources.items():
+        colour = colours[rank if len(sources) == 1 or source is None else source]
+        tip = f"rank {rank} holds {_WIDTHS[name]} {lo}-{hi - 1} of {size}"
+        marks.append(rectangle(x0, top + height * lo / size, x1, top + height * hi / size, colour,
+                               tip=tip))  # fmt: skip
     marks.append(Text((x0 + x1) / 2 - 2, panel.height + 7, _WIDTHS[name], 8))
     return marks
 

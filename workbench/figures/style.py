@@ -4,10 +4,15 @@ Fills are light enough for black labels. Backgrounds are opaque white, so that a
 in JupyterLab's light and dark theme alike.
 """
 
+from collections.abc import Iterable
+from math import ceil, floor, log10
+
 import matplotlib
 import plotly.graph_objects as go
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+
+from workbench.units import human_bytes
 
 #: Colour of each strategy, the same in every figure.
 #: Source: Okabe & Ito (2008), "Color Universal Design", safe for the colour-blind.
@@ -71,6 +76,16 @@ def captioned(figure: go.Figure | Figure, text: str) -> go.Figure | Figure:
     else:
         figure.update_layout(meta={"caption": text})
     return figure
+
+
+def byte_ticks(values: Iterable[int]) -> dict:
+    """Ticks at 1, 2 and 5 times the powers of ten for a logarithmic axis of bytes."""
+    values = [value for value in values if value]
+    if not values:
+        return {}
+    decades = range(floor(log10(min(values))) - 1, ceil(log10(max(values))) + 1)
+    marks = [digit * 10**decade for decade in decades for digit in (1, 2, 5)]
+    return {"tickvals": marks, "ticktext": [human_bytes(mark) for mark in marks]}
 
 
 def styled(figure: go.Figure, title: str, **layout) -> go.Figure:

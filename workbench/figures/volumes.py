@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from workbench.figures.style import captioned, colour_of, styled
+from workbench.figures.style import byte_ticks, captioned, colour_of, styled
 from workbench.layout import Dims
 from workbench.step import closed_form_bytes
 from workbench.strategies import STRATEGIES
@@ -78,28 +78,48 @@ def volume_bars(
     """
     found = volumes(spec, p, strategies, dtype)
     titles = ("moves activations", "sums the weights' gradients")
-    figure = make_subplots(1, 2, subplot_titles=titles, column_widths=[0.62, 0.38])
+    figure = make_subplots(
+        1, 2, subplot_titles=titles, column_widths=[0.64, 0.36], shared_yaxes=True,
+        horizontal_spacing=0.06,
+    )  # fmt: skip
     for phase in PHASES:
         figure.add_trace(_bars(found, phase), 1, 2 if phase == "gradients" else 1)
-    figure.update_yaxes(title_text="bytes that one rank sends", tickformat="~s", ticksuffix="B")
-    figure.update_yaxes(rangemode="tozero")
+    for volume in found:
+        if volume.refusal:
+            words = "refuses: see below"
+            figure.add_annotation(
+                x=0, y=volume.strategy, text=words, showarrow=False, xanchor="left"
+            )
     dims = ", ".join(f"{name} {size:,}" for name, size in spec.dims.items())
     title = f"One training step on {p} ranks: {dims}, {dtype}"
-    styled(figure, title, barmode="group", height=430, legend={"orientation": "h", "y": -0.18})
+    legend = {"orientation": "h", "y": -0.2, "traceorder": "normal"}
+    styled(figure, title, barmode="group", height=130 + 50 * len(found), legend=legend)
+    figure.update_layout(margin={"l": 110, "t": 90})
+    figure.update_xaxes(title_text="sent by one rank [bytes]", tickformat="~s", ticksuffix="B")
+    for column, phases in ((1, PHASES[:2]), (2, PHASES[2:])):
+        most = max((v.bytes_by_phase.get(f, 0) for v in found for f in phases), default=0)
+        figure.update_xaxes(range=[0, 1.25 * most or 1], nticks=6, col=column)  # room for labels
+    figure.update_yaxes(autorange="reversed", categoryorder="array", tickfont={"size": 13},
+                        categoryarray=[v.strategy for v in found])  # fmt: skip
     return captioned(figure, volume_caption(spec, p, found, dtype))
 
 
 def _bars(found: Sequence[Volume], phase: str) -> go.Bar:
-    hover = [v.refusal or f"{STRATEGIES[v.strategy].formula}<br>forward, as the paper writes it"
-             for v in found]  # fmt: skip
-    heights = [v.bytes_by_phase.get(phase) for v in found]
+    hover = [
+        v.refusal or f"{STRATEGIES[v.strategy].formula}<br>forward, as the paper writes it"
+        for v in found
+    ]
+    sent = [v.bytes_by_phase.get(phase) for v in found]
     return go.Bar(
         name={"gradients": "weights' gradients"}.get(phase, phase),
-        x=[v.strategy + ("<br>refuses" if v.refusal else "") for v in found],
-        y=heights,
-        text=["" if h is None else human_bytes(h) for h in heights],
+        orientation="h",
+        y=[v.strategy for v in found],
+        x=sent,
+        text=["" if b is None else human_bytes(b) for b in sent],
+        textposition="outside",
+        cliponaxis=False,
         customdata=hover,
-        hovertemplate="%{x}, " + phase + ": %{text}<br>%{customdata}<extra></extra>",
+        hovertemplate="%{y}, " + phase + ": %{text}<br>%{customdata}<extra></extra>",
         marker={
             "color": [colour_of(v.strategy) for v in found],
             "pattern": {"shape": _PATTERN[phase], "fillmode": "overlay", "fgcolor": "#FFFFFF"},
@@ -123,7 +143,8 @@ def volume_caption(
         if least.sent_bytes and most is not least:
             ratio = most.sent_bytes / least.sent_bytes
             parts[-1] += (
-                f"; {most.strategy} the most, {human_bytes(most.sent_bytes)}, {ratio:.3g} times that"
+                f"; {most.strategy} the most, {human_bytes(most.sent_bytes)}, "
+                f"{ratio:.3g} times that"
             )
         parts[-1] += "."
         summed = max(v.bytes_by_phase["gradients"] for v in ran)
@@ -131,8 +152,15 @@ def volume_caption(
             parts.append(
                 f"Summing the gradients of replicated weights adds up to {human_bytes(summed)}."
             )
-    parts += [f"Refused: {v.refusal}." for v in found if v.refusal]
-    return " ".join(parts)
+    return " ".join([*parts, *refusals({v.strategy: v.refusal for v in found if v.refusal})])
+
+
+def refusals(reasons: dict[str, str]) -> list[str]:
+    """One sentence a reason: which strategies refuse, and why."""
+    alike: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        alike.setdefault(reason.removeprefix(f"{name} "), []).append(name)
+    return [f"Refused: {', '.join(names)}: {reason}." for reason, names in alike.items()]
 
 
 def volume_curves(
@@ -163,13 +191,14 @@ def volume_curves(
     """
     names = list(strategies or [name for name in STRATEGIES if name != "single"])
     figure = go.Figure()
-    for name in names:
+    for width, name in zip((7, *[2.5] * len(names)), names, strict=False):
+        # The first is wide, so that it shows below a second that sends the same.
         sent = [_sent(varied(spec, over, value), name, value if over == "p" else p, dtype)
                 for value in values]  # fmt: skip
         figure.add_trace(
             go.Scatter(
                 x=list(values), y=sent, name=name, mode="lines+markers",
-                marker={"color": colour_of(name), "size": 8}, line={"width": 2.5},
+                marker={"color": colour_of(name), "size": 8}, line={"width": width},
                 text=["" if y is None else human_bytes(y) for y in sent],
                 hovertemplate=f"{name}, {over} = %{{x}}: %{{text}}<extra></extra>",
             )
@@ -179,7 +208,8 @@ def volume_curves(
     styled(figure, f"Sent by one rank in one step{rest}, {dtype}", height=430)
     figure.update_xaxes(**axis, tickvals=list(values))
     title = "forward + backward [bytes, log scale]"
-    figure.update_yaxes(title=title, type="log", tickformat="~s", ticksuffix="B")
+    sent = [y for curve in figure.data for y in curve.y if y]
+    figure.update_yaxes(title=title, type="log", **byte_ticks(sent))
     return captioned(figure, _curves_caption(figure, over))
 
 
