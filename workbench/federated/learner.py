@@ -65,7 +65,7 @@ class Learner:
                 losses.append(loss.item())
         return losses
 
-    def evaluate(self, weights: Weights, client: int) -> dict[str, float | int]:
+    def evaluate(self, weights: Weights, client: int) -> dict[str, float]:
         """The mean loss and accuracy on a client's held-out rows, and over how many predictions.
 
         A prediction is a question, or a token of a text or of an answer.
@@ -80,7 +80,7 @@ class Learner:
                 total += loss.mean.item() * loss.count
                 hits, count = hits + loss.hits, count + loss.count
         mean, accuracy = (total / count, hits / count) if count else (0.0, 0.0)
-        return {"eval_loss": mean, "accuracy": accuracy, "num-examples": count}
+        return {"loss": mean, "accuracy": accuracy, "predictions": count}
 
     def _evaluated(self, client: int) -> list[Row]:
         """The client's held-out rows, or as many of them as are evaluated."""

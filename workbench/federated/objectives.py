@@ -15,6 +15,8 @@ from workbench.federated.task import FederatedTask, text_columns
 SCALE = 20.0
 #: Longer questions and answers, texts and conversations are cut [tokens].
 MAX_TOKENS = {"retrieval": 64, "text": 96, "chat": 128}
+#: Texts that an encoder reads at once.
+GROUP = 16
 #: The label that torch's cross_entropy leaves out.
 IGNORE = -100
 
@@ -101,8 +103,18 @@ def objective(task: FederatedTask, base: Base) -> Objective:
 
 
 def embed(model: torch.nn.Module, tokenizer, texts: Sequence[str]) -> torch.Tensor:
-    """Unit vectors of texts: the mean of the last layer over the tokens that are no padding."""
-    encoded = tokenizer(list(texts), truncation=True, **_padded("retrieval")).to(model.device)
+    """Unit vectors of texts: the mean of the last layer over the tokens that are no padding.
+
+    Many texts go through the model in groups of like length, so that little is padded.
+    """
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    groups = [order[first : first + GROUP] for first in range(0, len(order), GROUP)]
+    vectors = torch.cat([_embed(model, tokenizer, [texts[i] for i in group]) for group in groups])
+    return vectors[torch.tensor(order).argsort().to(vectors.device)]
+
+
+def _embed(model: torch.nn.Module, tokenizer, texts: list[str]) -> torch.Tensor:
+    encoded = tokenizer(texts, truncation=True, **_padded("retrieval")).to(model.device)
     hidden = model(**encoded).last_hidden_state
     mask = encoded["attention_mask"].unsqueeze(-1).to(hidden.dtype)
     return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)

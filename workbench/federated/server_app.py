@@ -158,14 +158,8 @@ class Server:
     def evaluate(self, arrays: ArrayRecord, number: int) -> tuple[Evaluation, int]:
         """The held-out loss of every client, and the bytes that asking took."""
         answers = self.exchange(arrays, number, MessageType.EVALUATE, sorted(self.nodes))
-        clients = {}
-        for client, reply in answers.replies.items():
-            metrics = reply.content[METRICS]
-            clients[self.names[client]] = {
-                "loss": metrics["eval_loss"],
-                "accuracy": metrics["accuracy"],
-                "predictions": metrics[EXAMPLES],
-            }
+        replies = answers.replies.items()
+        clients = {self.names[client]: dict(reply.content[METRICS]) for client, reply in replies}
         evaluation = Evaluation.over(clients, answers.failed)
         return evaluation, answers.sent_bytes + answers.received_bytes
 

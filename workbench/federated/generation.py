@@ -1,0 +1,66 @@
+"""What a causal model says, before and after fine-tuning."""
+
+from collections.abc import Sequence
+
+import torch
+
+from workbench.federated.learner import torch_threads
+from workbench.federated.lora import (
+    Weights,
+    adapter_parameters,
+    add_adapters,
+    initial_adapter,
+    write_adapter,
+)
+from workbench.federated.models import load_base
+from workbench.federated.objectives import conversation
+from workbench.federated.task import FederatedTask, text_columns
+
+
+def generate(
+    task: FederatedTask,
+    prompts: Sequence[str],
+    weights: Weights | None = None,
+    max_new_tokens: int = 40,
+) -> list[str]:
+    """Continue each prompt with the likeliest next tokens.
+
+    Parameters
+    ----------
+    task : FederatedTask
+        Says which model and adapters; prompts are questions if its data are questions and answers.
+    prompts : sequence of str
+        Beginnings of a text, or questions, which are put in the model's own chat format.
+    weights : dict or None
+        A run's ``history.weights``; ``None`` is the pretrained model.
+    max_new_tokens : int
+        Most tokens that are added.
+
+    Raises
+    ------
+    ValueError
+        If the model is an encoder.
+    """
+    base = load_base(task.model)
+    if not base.causal:
+        raise ValueError(f"model {task.model!r} is an encoder and generates no text.")
+    model = add_adapters(task, base.model).eval()
+    write_adapter(adapter_parameters(model), weights or initial_adapter(task))
+    with torch_threads(task.threads), torch.no_grad():
+        return [_continue(task, model, base.tokenizer, each, max_new_tokens) for each in prompts]
+
+
+def _continue(task: FederatedTask, model, tokenizer, prompt: str, max_new_tokens: int) -> str:
+    if text_columns(task) == ("text",):
+        tokens = tokenizer(prompt)["input_ids"]
+    else:
+        tokens, _ = conversation(tokenizer, prompt, None)
+    asked = torch.tensor([tokens], device=model.device)
+    said = model.generate(
+        input_ids=asked,
+        attention_mask=torch.ones_like(asked),
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return tokenizer.decode(said[0, len(tokens) :], skip_special_tokens=True).strip()
