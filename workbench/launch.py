@@ -21,16 +21,23 @@ from typing import Any
 import cloudpickle
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from workbench.comm import Comm
+from workbench.layout import check_count
+from workbench.units import human_seconds
 
 RankFunction = Callable[[int, Comm], Any]
 
 #: Ranks are forked from a server that has these modules loaded already.
 PRELOAD = ["torch", "torch.distributed", "workbench.step"]
 #: How long a failed or hung run waits for the ranks' last words [s].
-GRACE_S = 1.0
+GRACE_S = 0.25
+#: How often a rank looks whether its run is over, and a run whether its ranks live [s].
+WATCH_S = 1.0
+#: A start that takes longer than this is explained to the user [s].
+SLOW_START_S = 0.5
+#: Starting ranks hides ``__main__`` for a moment: one thread at a time.
+_STARTING = threading.Lock()
 
 
 class RankError(RuntimeError):
@@ -60,50 +67,85 @@ def run_local(
     Parameters
     ----------
     fn : callable
-        May be defined in a notebook cell or be a closure: it travels by cloudpickle.
+        May be defined in a notebook cell or be a closure: it travels by cloudpickle, and so do
+        its results.
     p : int
         Ranks. With as many CUDA devices they use NCCL, one device each; else gloo.
     threads : int
         CPU threads that torch may use in each rank.
     timeout_s : float
-        Longest time the whole run may take [s].
+        Longest time the whole run may take, starting included [s].
     start_method : {None, "forkserver", "spawn"}
         ``None`` is the fork server where there is one: its first call imports torch once, each
         later launch takes a fraction of a second. ``"spawn"`` imports torch in every rank.
 
     Raises
     ------
+    ValueError
+        If ``p`` or ``threads`` is no count, or the time limit is not positive.
     RankError
-        If a rank raises (with its traceback) or is killed (with the signal's name).
+        If a rank raises (with its traceback), is killed (with the signal's name) or ends itself.
     TimeoutError
         If a rank has not finished in time; the message tells where each of them hangs.
 
     Notes
     -----
     Ranks meet through a file, so parallel runs never fight over a port. Whatever happens, also
-    a KeyboardInterrupt, no rank outlives the call.
+    a KeyboardInterrupt, no rank outlives the call, nor does any process that a rank has started.
     """
+    check_count("p (the number of ranks)", p)
+    check_count("threads", threads)
+    if not timeout_s > 0:
+        raise ValueError(f"timeout_s must be more than 0 s, got {timeout_s!r}")
+    started = time.monotonic()
     if start_method is None:
         methods = multiprocessing.get_all_start_methods()
         start_method = "forkserver" if "forkserver" in methods else "spawn"
     if start_method == "forkserver":
         multiprocessing.set_forkserver_preload(PRELOAD)
-    with tempfile.TemporaryDirectory(prefix="workbench-") as name:
-        folder = pathlib.Path(name)
+    with tempfile.TemporaryDirectory(prefix="workbench-", ignore_cleanup_errors=True) as name:
+        folder, processes = pathlib.Path(name), []
         (folder / "fn").write_bytes(cloudpickle.dumps((fn, p, threads, timeout_s)))
-        with _no_main_module():
-            context = mp.start_processes(
-                _rank_main, (name,), p, join=False, daemon=True, start_method=start_method
-            )
         try:
-            _wait(context.processes, folder, timeout_s)
-            return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(p)]
+            _start(processes, name, p, multiprocessing.get_context(start_method))
+            _wait(processes, folder, started + timeout_s, timeout_s)
+            return [torch.load(_result(folder, rank), weights_only=False) for rank in range(p)]
         finally:
-            for process in context.processes:
-                process.kill()
-            for process in context.processes:
-                process.join()
-                process.close()
+            _end(processes)
+
+
+def _start(processes: list[Any], name: str, p: int, context: Any) -> None:
+    """Start ``p`` ranks, appending each to ``processes`` before it runs."""
+    started = time.monotonic()
+    with _STARTING, _no_main_module():
+        for rank in range(p):
+            processes.append(context.Process(target=_rank_main, args=(rank, name), daemon=True))
+            processes[-1].start()
+    taken = time.monotonic() - started
+    if taken > SLOW_START_S and context.get_start_method() == "forkserver":
+        note = "the first call also loads torch, once; later ones take a fraction of it"
+        print(f"Starting {p} ranks took {human_seconds(taken)}: {note}.", file=sys.stderr)
+
+
+def _end(processes: list[Any]) -> None:
+    """Kill what still runs of the ranks and of the processes that they have started."""
+    begun = [process for process in processes if process.pid is not None]
+    for process in begun:
+        _kill_group(process.pid)
+        process.kill()
+    for process in begun:
+        process.join()
+        process.close()
+
+
+def _kill_group(pid: int) -> None:
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def _result(folder: pathlib.Path, rank: int) -> pathlib.Path:
+    return folder / f"{rank}.pt"
 
 
 def run_torchrun(fn: RankFunction) -> list[Any] | None:
@@ -148,24 +190,31 @@ def _no_main_module() -> Iterator[None]:
 
 def _rank_main(rank: int, name: str) -> None:
     folder = pathlib.Path(name)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # Ctrl-C goes to the launching process alone, which then ends this group
     with (folder / f"{rank}.stack").open("w") as stack:
         if hasattr(faulthandler, "register"):
             faulthandler.register(signal.SIGUSR1, stack)
+        threading.Thread(target=_die_with_run, args=(folder,), daemon=True).start()
         try:
             fn, p, threads, timeout_s = pickle.loads((folder / "fn").read_bytes())
             torch.set_num_threads(threads)
-            threading.Thread(target=_die_with_parent, daemon=True).start()
             result = _with_group(fn, rank, p, folder, timeout_s)
-            torch.save(result, folder / f"{rank}.pt")
+            unfinished = folder / f"{rank}.part"
+            torch.save(result, unfinished, pickle_module=cloudpickle)
+            unfinished.rename(_result(folder, rank))
         except BaseException:
             report = (time.time(), traceback.format_exc())
             (folder / f"{rank}.error").write_bytes(pickle.dumps(report))
             os._exit(1)
 
 
-def _die_with_parent() -> None:
-    """End this rank when the process that launched it is gone, however it went."""
-    connection.wait([multiprocessing.parent_process().sentinel])
+def _die_with_run(folder: pathlib.Path) -> None:
+    """End this rank when the process that launched it is gone, or has given up the run."""
+    parent = multiprocessing.parent_process().sentinel
+    while folder.exists() and not connection.wait([parent], WATCH_S):
+        pass
+    _kill_group(os.getpid())
     os._exit(1)
 
 
@@ -180,20 +229,22 @@ def _with_group(fn: RankFunction, rank: int, p: int, folder: pathlib.Path, timeo
         world_size=p,
         timeout=datetime.timedelta(seconds=timeout_s),
     )
-    try:
-        return fn(rank, Comm(p, rank, dist.group.WORLD))
-    finally:
-        dist.destroy_process_group()
+    dist.barrier()  # a rank that were done by now would leave while others are still connecting
+    result = fn(rank, Comm(p, rank, dist.group.WORLD))
+    # Not after an error: leaving makes the others fail, before this rank has told its own reason.
+    dist.destroy_process_group()
+    return result
 
 
-def _wait(processes: list[Any], folder: pathlib.Path, timeout_s: float) -> None:
+def _wait(processes: list[Any], folder: pathlib.Path, deadline: float, timeout_s: float) -> None:
     """Return when all ranks are done; raise as soon as one has failed, or in the end."""
-    deadline, running = time.monotonic() + timeout_s, dict(enumerate(processes))
+    running = dict(enumerate(processes))
     while running:
         left = deadline - time.monotonic()
-        connection.wait([process.sentinel for process in running.values()], max(left, 0))
+        sentinels = [process.sentinel for process in running.values()]
+        connection.wait(sentinels, min(max(left, 0), WATCH_S))
         done = [rank for rank, process in running.items() if process.exitcode is not None]
-        if any(processes[rank].exitcode != 0 for rank in done):
+        if any(processes[rank].exitcode or not _result(folder, rank).exists() for rank in done):
             raise _failure(processes, folder)
         if not done and left <= 0:
             raise _hung(running, folder, timeout_s)
@@ -203,15 +254,17 @@ def _wait(processes: list[Any], folder: pathlib.Path, timeout_s: float) -> None:
 
 def _failure(processes: list[Any], folder: pathlib.Path) -> RankError:
     """The first cause: a killed rank, else the error that was raised first."""
-    p = len(processes)
-    connection.wait([process.sentinel for process in processes], timeout=GRACE_S / 4)
+    p, until = len(processes), time.monotonic() + GRACE_S
+    for process in processes:
+        process.join(max(until - time.monotonic(), 0))
     for rank, process in enumerate(processes):
         code = process.exitcode
-        if code not in (None, 0) and not (folder / f"{rank}.error").exists():
+        said = (folder / f"{rank}.error").exists() or _result(folder, rank).exists()
+        if code is not None and not said:
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             return RankError(
-                f"rank {rank} of {p} died by {how}. If the machine ran out of memory, try a "
-                "smaller model, batch or p.",
+                f"rank {rank} of {p} died by {how} before it returned a result. If the machine "
+                "ran out of memory, try a smaller model, batch or p.",
                 rank,
             )
     reports = {int(path.stem): pickle.loads(path.read_bytes()) for path in folder.glob("*.error")}
@@ -222,11 +275,14 @@ def _failure(processes: list[Any], folder: pathlib.Path) -> RankError:
 def _hung(running: dict[int, Any], folder: pathlib.Path, timeout_s: float) -> TimeoutError:
     for process in running.values():
         if hasattr(faulthandler, "register"):
-            os.kill(process.pid, signal.SIGUSR1)
-    time.sleep(GRACE_S / 4)
-    stacks = [
-        f"rank {rank} is at:\n{(folder / f'{rank}.stack').read_text()}" for rank in sorted(running)
-    ]
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGUSR1)
+    time.sleep(GRACE_S)
+    stacks = []
+    for rank in sorted(running):
+        file = folder / f"{rank}.stack"
+        stack = file.read_text() if file.exists() else "(it was still starting)\n"
+        stacks.append(f"rank {rank} is at:\n{stack}")
     return TimeoutError(
         f"ranks {sorted(running)} had not finished after {timeout_s:g} s and were stopped. Give "
         f"them longer with timeout_s=..., or look where they hang:\n\n" + "\n".join(stacks)
