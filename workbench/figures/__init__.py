@@ -17,7 +17,7 @@ from workbench.figures.layouts import (
     layout_svg,
 )
 from workbench.figures.logs import log_timeline, memory_bars, rank_matrix, times
-from workbench.figures.style import COLOURS, caption, captioned, rank_colours
+from workbench.figures.style import COLOURS, caption, captioned, image, rank_colours
 from workbench.figures.volumes import Volume, head_counts, volume_bars, volume_curves, volumes
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "comparison",
     "frames_of",
     "head_counts",
+    "image",
     "layout_steps",
     "layout_strip",
     "layout_svg",

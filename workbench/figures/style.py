@@ -4,6 +4,7 @@ Fills are light enough for black labels. Backgrounds are opaque white, so that a
 in JupyterLab's light and dark theme alike.
 """
 
+import io
 from collections.abc import Iterable
 from math import ceil, floor, log10
 
@@ -67,6 +68,15 @@ def caption(figure: go.Figure | Figure) -> str:
     if isinstance(figure, Figure):
         return figure.get_label()
     return (figure.layout.meta or {}).get("caption", "")
+
+
+def image(figure: go.Figure | Figure) -> bytes | None:
+    """A matplotlib figure as PNG; None for a plotly one, which the browser draws."""
+    if not isinstance(figure, Figure):
+        return None
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
 
 
 def captioned(figure: go.Figure | Figure, text: str) -> go.Figure | Figure:

@@ -1,12 +1,10 @@
 """A figure on the page with its caption below."""
 
 import base64
-import io
 from html import escape
 
 import ipywidgets as w
 from IPython.display import display
-from matplotlib.figure import Figure
 
 from workbench import figures
 
@@ -19,16 +17,14 @@ def show(figure) -> None:
     figure : plotly Figure or matplotlib Figure
         As the functions of `workbench.figures` return it.
     """
-    text = figures.caption(figure)
-    display(picture(figure, text) if isinstance(figure, Figure) else figure)
+    text, png = figures.caption(figure), figures.image(figure)
+    display(figure if png is None else picture(png, text))
     display(caption_line(text))
 
 
-def picture(figure: Figure, text: str) -> w.HTML:
-    """A matplotlib figure as an image whose alternative text is its caption."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    data = base64.b64encode(buffer.getvalue()).decode()
+def picture(png: bytes, text: str) -> w.HTML:
+    """An image with its caption as alternative text, which JupyterLab keeps only this way."""
+    data = base64.b64encode(png).decode()
     return w.HTML(
         f'<img alt="{escape(text, quote=True)}" style="max-width:100%;background:#fff" '
         f'src="data:image/png;base64,{data}">'

@@ -1,0 +1,146 @@
+"""Set a control, see the data of the figure change. No browser: tests/test_browser.py has one."""
+
+import time
+
+import matplotlib.figure
+import plotly.graph_objects as go
+import pytest
+from ipywidgets import HTML, BoundedIntText, Dropdown
+
+import workbench as wb
+from workbench import figures, widgets
+from workbench.widgets import shown
+
+
+def test_compare_follows_each_control():
+    explorer = widgets.compare()
+    changes = {
+        "p": 2, "time": 12, "space": 5, "batch": 3, "heads": 8, "dtype": "bfloat16",
+        "strategy": "ring", "against": "megatron-sp",
+    }  # fmt: skip
+    for name, value in changes.items():
+        before = explorer.picture.value
+        explorer.controls[name].value = value
+        assert explorer.picture.value != before, name
+    expected = wb.TransformerSpec(
+        dims={"time": 12, "space": 5}, stages=("space", "time"), d_model=32, num_heads=8,
+        num_layers=2, batch=3,
+    )  # fmt: skip
+    sent = {v.strategy: v.bytes_by_phase["forward"] for v in explorer.comparison.volumes}
+    assert sent == {
+        name: wb.closed_form_bytes(expected, name, p=2, phase="forward", dtype="bfloat16")
+        for name in wb.STRATEGIES
+    }
+    assert "ring: one layer forward" in explorer.picture.value
+    assert explorer.comparison.caption == figures.comparison(expected, 2, [], "bfloat16").caption
+
+
+def test_compare_shows_why_a_strategy_refuses():
+    explorer = widgets.compare(wb.PRESETS["toy-video"])
+    assert "model" not in explorer.controls
+    explorer.controls["p"].value = 3
+    refused = {v.strategy: v.refusal for v in explorer.comparison.volumes if v.refusal}
+    assert set(refused) == {"megatron-tp", "megatron-sp", "ulysses"}
+    assert "refuses: gives each rank whole attention heads" in explorer.picture.value
+    assert "num_heads=4, p=3" in explorer.caption.value
+    assert "ulysses: refuses" in explorer.picture.value  # its layouts, too
+
+
+def test_compare_offers_only_heads_that_divide_the_width():
+    explorer = widgets.compare(wb.PRESETS["toy-video"])
+    assert list(explorer.controls["heads"].options) == [1, 2, 4, 8, 16, 32]
+
+
+def test_compare_of_many_ranks_gives_volumes_without_layouts():
+    explorer = widgets.compare()
+    explorer.controls["p"].value = 16
+    assert "dsp: no layouts above 8 ranks" in explorer.picture.value
+    assert explorer.comparison.volumes[-1].sent_bytes > 0
+
+
+def test_compare_changes_the_model():
+    explorer = widgets.compare()
+    explorer.controls["model"].value = "toy-volume"
+    assert {"depth", "height", "width"} < set(explorer.controls)
+    assert "time" not in explorer.controls
+    explorer.controls["depth"].value = 3
+    assert "away: depth 3" in explorer.picture.value
+
+
+def test_compare_says_what_is_not_possible(monkeypatch):
+    explorer = widgets.compare()
+
+    def refuse(*arguments):
+        raise ValueError("no such model")
+
+    monkeypatch.setattr(figures, "comparison", refuse)
+    explorer.controls["time"].value = 4
+    assert explorer.comparison is None
+    assert "Not possible: no such model." in explorer.caption.value
+
+
+def test_the_player_steps_through_the_frames():
+    player = widgets.layout_player()
+    assert [frame.event for frame in player.frames][:2] == ["start", "attend"]
+    for step, frame in enumerate(player.frames, start=1):
+        player.controls["step"].value = step
+        assert f"step {step} of {len(player.frames)}" in player.picture.value
+        assert frame.title.replace(">", "&gt;") in player.picture.value
+    assert player.controls["step"].max == len(player.frames)
+
+
+def test_the_player_follows_strategy_ranks_and_model():
+    player = widgets.layout_player(strategy="megatron-sp")
+    player.controls["step"].value = 13
+    player.controls["strategy"].value = "dsp"  # fewer steps
+    assert player.controls["step"].value == player.controls["step"].max == len(player.frames)
+    player.controls["p"].value = 2
+    assert player.frames[0].p == 2
+    player.controls["model"].value = "toy-text"
+    assert player.frames == []
+    assert "Refused: dsp keeps a dim cut" in player.picture.value
+    player.controls["step"].value = 1
+    assert "Refused" in player.picture.value
+    player.controls["strategy"].value = "ring"
+    assert player.frames[-1].event == "hop"
+
+
+def test_a_given_model_is_the_only_one():
+    player = widgets.layout_player(wb.PRESETS["toy-volume"], "ulysses", 2)
+    assert set(player.controls) == {"strategy", "p", "step"}
+    assert list(player.frames[0].layout.sizes)[1:4] == ["depth", "height", "width"]
+
+
+@pytest.mark.parametrize("make", [widgets.compare, widgets.layout_player])
+def test_every_control_has_a_name(make):
+    for control in make().controls.values():
+        assert isinstance(control, BoundedIntText | Dropdown)
+        assert control.description
+
+
+def test_the_handler_of_closed_forms_is_quick():
+    explorer, spent = widgets.compare(), []
+    explorer.controls["p"].value = 64
+    for size in range(20, 29):
+        started = time.perf_counter()
+        explorer.controls["time"].value = size
+        spent.append(time.perf_counter() - started)
+    # Shape checks slow it down here; benchmarks/widget_latency.py measures it in a browser.
+    assert sorted(spent)[len(spent) // 2] < 0.1
+
+
+@pytest.mark.parametrize("figure", [
+    figures.layout_strip(wb.PRESETS["toy-text"], "ring", 2),
+    figures.volume_bars(wb.PRESETS["toy-text"], 2),
+])  # fmt: skip
+def test_show_puts_the_caption_below(figure, monkeypatch):
+    displayed = []
+    monkeypatch.setattr(shown, "display", displayed.append)
+    assert widgets.show(figure) is None
+    assert figures.caption(figure)[:20] in displayed[1].value
+    if isinstance(figure, go.Figure):
+        assert displayed[0] is figure
+    else:
+        assert isinstance(figure, matplotlib.figure.Figure)
+        assert isinstance(displayed[0], HTML)
+        assert 'alt="ring, 2 ranks' in displayed[0].value
