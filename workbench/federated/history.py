@@ -120,8 +120,9 @@ class History:
         rows = []
         for number, evaluation, trained, failed in [
             (0, self.start, {}, {}),
-            *((r.number, r.evaluation, r.trained, r.failed) for r in self.rounds),
+            *((each.number, each.evaluation, each.trained, each.failed) for each in self.rounds),
         ]:
+            failed = evaluation.failed | failed
             for name in sorted({*evaluation.clients, *trained, *failed}):
                 row = {"round": number, "client": name} | evaluation.clients.get(name, {})
                 row |= {"train_loss": trained.get(name), "failed": failed.get(name)}
@@ -131,19 +132,29 @@ class History:
     def save(self, path: str | os.PathLike) -> pathlib.Path:
         """Write the adapter in peft's format, the tables, and the task; return the folder.
 
-        The folder gets its name when it is complete. What it held before is replaced. Own rows
+        The folder gets its name when it is complete; an older history there is replaced. Own rows
         are not written, only their number and checksum.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds other files.
         """
         path = pathlib.Path(path)
+        if path.exists() and not (path / TASK).exists() and any(path.iterdir()):
+            raise ValueError(f"{path} holds something else than a history: give a new folder.")
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+        old = path.with_name(f"{path.name}.old-{os.getpid()}")
         partial.mkdir()
         try:
             self._write(partial)
-            shutil.rmtree(path, ignore_errors=True)
+            if path.exists():
+                path.rename(old)
             partial.rename(path)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            for folder in (partial, old):
+                shutil.rmtree(folder, ignore_errors=True)
         return path
 
     def _write(self, folder: pathlib.Path) -> None:

@@ -149,7 +149,8 @@ def conversation(tokenizer, question: str, answer: str | None) -> tuple[list[int
     if answer is None:
         return before, []
     after = tokenizer(answer, add_special_tokens=False)["input_ids"][: limit - len(before) - 1]
-    return before, [*after, tokenizer.eos_token_id]
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return before, after + end
 
 
 def next_token_loss(model, tokens, mask, labels) -> Loss:

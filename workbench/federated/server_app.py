@@ -24,6 +24,7 @@ from workbench.federated.traffic import (
     METRICS,
     TRAIN_LOSS,
     count_bytes,
+    evaluation_fault,
     fault,
     largest_norm,
     pack,
@@ -158,9 +159,15 @@ class Server:
     def evaluate(self, arrays: ArrayRecord, number: int) -> tuple[Evaluation, int]:
         """The held-out loss of every client, and the bytes that asking took."""
         answers = self.exchange(arrays, number, MessageType.EVALUATE, sorted(self.nodes))
-        replies = answers.replies.items()
-        clients = {self.names[client]: dict(reply.content[METRICS]) for client, reply in replies}
-        evaluation = Evaluation.over(clients, answers.failed)
+        clients, failed = {}, dict(answers.failed)
+        for client, reply in answers.replies.items():
+            if reason := evaluation_fault(reply.content):
+                failed[self.names[client]] = f"refused: {reason}"
+            else:
+                clients[self.names[client]] = dict(reply.content[METRICS])
+        for name, reason in failed.items():
+            log.warning("client %s not evaluated: %s", name, reason)
+        evaluation = Evaluation.over(clients, failed)
         return evaluation, answers.sent_bytes + answers.received_bytes
 
     def exchange(

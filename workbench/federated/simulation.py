@@ -4,8 +4,12 @@ import logging
 import os
 import pathlib
 import tempfile
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 
+import torch
 from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
@@ -21,6 +25,8 @@ from workbench.federated.server_app import PROGRESS, RUN_DIR
 from workbench.federated.task import FederatedTask
 
 ENGINES = ("in-process", "ray")
+#: The part of a GPU that one of Ray's clients takes, where there is one.
+CLIENT_GPUS = 0.25
 
 
 def simulate(
@@ -90,21 +96,40 @@ def _in_process(task: FederatedTask, config: dict) -> None:
 
 
 def _ray(task: FederatedTask, config: dict) -> None:
-    resources = {"num_cpus": task.threads, "num_gpus": 0.0}
-    run_simulation(
-        configured_server(server_app.app, config),
-        configured_client(client_app.app, config),
-        num_supernodes=task.num_clients,
-        backend_config={"client_resources": resources},
-    )
+    """Let Flower start Ray, in a thread of its own so that an interruption is heard at once."""
+    gpus = CLIENT_GPUS if torch.cuda.is_available() else 0.0
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(
+            run_simulation,
+            configured_server(server_app.app, config, stop),
+            configured_client(client_app.app, config),
+            num_supernodes=task.num_clients,
+            backend_config={"client_resources": {"num_cpus": task.threads, "num_gpus": gpus}},
+        )
+        try:
+            done.result()
+        finally:
+            stop.set()
 
 
-def configured_server(app: ServerApp, config: dict) -> ServerApp:
-    """The same app with a run config, which `run_simulation` has no argument for."""
+def configured_server(app: ServerApp, config: dict, stop: threading.Event) -> ServerApp:
+    """The same app with a run config, which `run_simulation` has no argument for.
+
+    Its Grid raises as soon as ``stop`` is set.
+    """
     wrapper = ServerApp()
 
     @wrapper.main()
     def main(grid, context):
+        pull = grid.pull_messages
+
+        def pull_unless_stopped(message_ids):
+            if stop.is_set():
+                raise InterruptedError("the run was interrupted")
+            return pull(message_ids)
+
+        grid.pull_messages = pull_unless_stopped
         app(grid, _with_config(context, config))
 
     return wrapper
@@ -135,6 +160,8 @@ def _quiet_flower():
     before = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # Ray's, about its own next version
+            yield
     finally:
         logger.setLevel(before)

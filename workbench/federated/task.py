@@ -4,13 +4,13 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 #: Data that come with the project, and the columns that hold the text of each.
 DATASETS = {"chatterbot": ("question", "answer"), "sotu": ("text",)}
 #: Learning rates that lowered the loss on validation text most; other models take the last.
-LEARNING_RATES = {"minilm": 1e-3, "smollm2-135m": 1e-3, None: 5e-4}
+LEARNING_RATES = {"minilm": 5e-3, "smollm2-135m": 1e-3, None: 5e-4}
 #: SGD needs larger steps than AdamW on the same adapters.
 SGD_FACTOR = 300.0
 
@@ -74,7 +74,7 @@ class FederatedTask:
     --------
     >>> task = FederatedTask(num_clients=4, clients_per_round=2)
     >>> task.model, task.learning_rate
-    ('minilm', 0.001)
+    ('minilm', 0.005)
     >>> FederatedTask.from_json(task.to_json()) == task
     True
     """
@@ -131,18 +131,14 @@ class FederatedTask:
 
     @classmethod
     def from_json(cls, text: str) -> "FederatedTask":
-        """Read what `to_json` or `public_json` wrote; own rows are back only from the first."""
+        """Read what `to_json` wrote, or `public_json` for a task without own rows."""
         values = json.loads(text)
         if isinstance(values["dataset"], dict):
-            task = cls(**values | {"dataset": "chatterbot", "model": "unknown"})
-            object.__setattr__(task, "model", values["model"])
-            object.__setattr__(task, "dataset", ())
-            return task
+            raise ValueError(
+                f"this task was about own data, which are not stored with it: {values['dataset']}; "
+                "give the task itself, with the same rows."
+            )
         return cls(**values)
-
-    def with_seed(self, seed: int) -> "FederatedTask":
-        """The same run from another seed."""
-        return replace(self, seed=seed)
 
 
 def as_rows(data: Any) -> tuple[dict[str, Any], ...]:

@@ -13,6 +13,8 @@ from workbench.federated.task import FederatedTask
 #: Keys of the records; "arrays", "config" and "num-examples" are those of Flower's strategies.
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 ROUND, EXAMPLES, TRAIN_LOSS = "server-round", "num-examples", "train_loss"
+#: What a client tells of its held-out rows.
+EVALUATION = ("loss", "accuracy", "predictions")
 #: Beside its numbers an array carries NumPy's header: type, shape and order, padded.
 #: Source: numpy.lib.format, "aligned so that the total is divisible by 64".
 NPY_HEADER_BYTES = 128
@@ -51,7 +53,7 @@ def round_traffic(task: FederatedTask, tune: str | None = None) -> Traffic:
     >>> task = FederatedTask(clients_per_round=2, lora_rank=4)
     >>> adapters, everything = round_traffic(task), round_traffic(task, tune="full")
     >>> everything.uplink_bytes // adapters.uplink_bytes
-    1189
+    597
     """
     tune = tune or task.tune
     if tune not in ("lora", "full"):
@@ -93,6 +95,17 @@ def reply(weights: Weights, loss: float, examples: int) -> RecordDict:
     """What a client that has trained sends back."""
     metrics = MetricRecord({TRAIN_LOSS: loss, EXAMPLES: examples})
     return RecordDict({ARRAYS: pack(weights), METRICS: metrics})
+
+
+def evaluation_fault(content: RecordDict) -> str | None:
+    """Why a client's evaluation can't be used; ``None`` if it can."""
+    metrics = content.get(METRICS)
+    if not isinstance(metrics, MetricRecord) or set(metrics) != set(EVALUATION):
+        return f"metrics are not {list(EVALUATION)}"
+    values = [metrics[key] for key in EVALUATION]
+    if any(isinstance(value, list) or not np.isfinite(value) or value < 0 for value in values):
+        return f"{dict(metrics)} has a value that is not a finite number of at least 0"
+    return None
 
 
 def fault(content: RecordDict, sent: Weights) -> str | None:

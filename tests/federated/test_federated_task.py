@@ -1,0 +1,170 @@
+"""What a task refuses, and that it survives its way to the clients."""
+
+import dataclasses
+import json
+
+import pandas as pd
+import pytest
+from federated.cases import rows
+
+from workbench.federated import FederatedTask, clients_of
+
+REFUSED = [
+    ({"model": ""}, "name, a folder or an id"),
+    ({"dataset": "imdb"}, "one of \\['chatterbot', 'sotu'\\]"),
+    ({"dataset": []}, "0 rows"),
+    ({"dataset": 7}, "list of dicts"),
+    ({"dataset": {"client": "a"}}, "list of dicts"),
+    ({"dataset": [{"client": "a", "text": {1}}]}, "JSON"),
+    ({"dataset": [{"client": "a", "question": "b"}]}, "row 0 .* no \\['text'\\]"),
+    ({"dataset": [{"question": "a", "answer": "b"}]}, "no \\['client'\\]"),
+    ({"dataset": [{"client": "a", "question": "a", "answer": " "}]}, "no \\['answer'\\]"),
+    ({"dataset": "sotu"}, "encoder"),
+    ({"num_clients": 0}, "at least 1"),
+    ({"rounds": True}, "whole number"),
+    ({"clients_per_round": 9}, "at most all"),
+    ({"min_clients": 5}, "no round could go on"),
+    ({"rounds": 0}, "at least 1"),
+    ({"local_steps": 0}, "at least 1"),
+    ({"batch_size": 0}, "at least 1"),
+    ({"threads": 0}, "at least 1"),
+    ({"lora_rank": 0}, "at least 1"),
+    ({"seed": -1}, "at least 0"),
+    ({"eval_examples": 1}, "at least 2"),
+    ({"lr": 0}, "finite number above 0"),
+    ({"lr": float("nan")}, "finite number above 0"),
+    ({"lora_scale": -1.0}, "finite number above 0"),
+    ({"max_update_norm": float("inf")}, "finite number above 0"),
+    ({"optimizer": "lion"}, "one of \\['adamw', 'sgd'\\]"),
+    ({"tune": "full"}, "one of \\['lora'\\]"),
+    ({"method": "fedprox"}, "one of \\['fedavg'\\]"),
+    ({"eval_split": "train"}, "one of"),
+]
+
+
+@pytest.mark.parametrize(("values", "reason"), REFUSED, ids=lambda v: str(v)[:40])
+def test_a_value_that_no_run_can_have_is_refused(values, reason):
+    with pytest.raises(ValueError, match=reason):
+        FederatedTask(**values)
+
+
+def test_a_task_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        FederatedTask().seed = 1
+
+
+@pytest.mark.parametrize("data", ["chatterbot", rows()], ids=["named", "own"])
+def test_a_task_survives_json(data):
+    task = FederatedTask(dataset=data, num_clients=4, lr=0.1 + 0.2, max_update_norm=3.0)
+    assert FederatedTask.from_json(task.to_json()) == task
+
+
+def test_a_table_is_taken_as_rows():
+    table = pd.DataFrame(rows()).assign(year=range(80))
+    task = FederatedTask(dataset=table, num_clients=4)
+    assert task.dataset[3]["year"] == 3
+    assert len(task.dataset) == 80
+
+
+def test_own_rows_stay_out_of_what_is_published():
+    task = FederatedTask(dataset=rows(), num_clients=4)
+    public = task.public_json()
+    assert "silver" in task.to_json()
+    assert "silver" not in public
+    assert json.loads(public)["dataset"]["rows"] == 80
+    with pytest.raises(ValueError, match="own data"):
+        FederatedTask.from_json(public)
+
+
+def test_the_learning_rate_is_tuned_by_model_and_optimizer():
+    assert FederatedTask(lr=0.5).learning_rate == 0.5
+    adamw, sgd = FederatedTask(), FederatedTask(optimizer="sgd")
+    assert 0 < adamw.learning_rate < sgd.learning_rate
+    assert FederatedTask(model="some/other").learning_rate > 0
+
+
+def test_more_clients_than_sources_are_refused():
+    with pytest.raises(ValueError, match=r"num_clients=5, but the data have 4 natural sources"):
+        clients_of(FederatedTask(dataset=rows(), num_clients=5))
+
+
+def test_fewer_clients_share_out_whole_sources_by_size():
+    sizes = {"a": 30, "b": 20, "c": 15, "d": 10, "e": 5}
+    data = [
+        {"client": name, "question": f"{name} {i}?", "answer": f"{i}", "split": "train"}
+        for name, size in sizes.items()
+        for i in range(size)
+    ]
+    data += [{"client": "a", "question": "held out?", "answer": "yes", "split": "test"}]
+    clients = clients_of(FederatedTask(dataset=data, num_clients=2, clients_per_round=1))
+    dealt = sorted(client.sources for client in clients)
+    assert dealt == [("a", "d"), ("b", "c", "e")]
+    assert sum(len(client.train) for client in clients) == 80
+    orders = {
+        tuple(
+            client.sources
+            for client in clients_of(
+                FederatedTask(dataset=data, num_clients=2, clients_per_round=1, seed=seed)
+            )
+        )
+        for seed in range(8)
+    }
+    assert len(orders) == 2  # the seed decides which of them is the first
+
+
+def test_own_rows_are_split_by_group_without_leaks():
+    data = rows()
+    data += [data[0], {**data[1], "question": f" {data[1]['question'].upper()} "}]  # duplicates
+    data += [{**data[2], "client": "site 3", "answer": "another"}]  # the same question elsewhere
+    task = FederatedTask(dataset=data, num_clients=4, seed=5)
+    clients = clients_of(task)
+    train = [row["question"].casefold() for client in clients for row in client.train]
+    held_out = [row["question"].casefold() for client in clients for row in client.held_out]
+    assert all(client.held_out for client in clients)
+    assert set(train).isdisjoint(held_out)
+    validation = clients_of(dataclasses.replace(task, eval_split="validation"))
+    rest = [row["question"].casefold() for client in validation for row in client.held_out]
+    assert set(rest).isdisjoint({*train, *held_out})
+    assert len(train) + len(held_out) + len(rest) == 81
+    assert clients == clients_of(task)
+
+
+def test_a_group_is_held_out_whole():
+    data = [
+        {"client": f"{i % 2}", "address": f"address {i % 10}", "text": f"sentence {i}"}
+        for i in range(60)
+    ]
+    task = FederatedTask(model="some/lm", dataset=data, num_clients=2, clients_per_round=1)
+    for client in clients_of(task):
+        held_out = {row["address"] for row in client.held_out}
+        assert held_out
+        assert held_out.isdisjoint(row["address"] for row in client.train)
+
+
+def test_a_split_is_given_for_all_rows_or_for_none():
+    data = rows()
+    data[5]["split"] = "train"
+    with pytest.raises(ValueError, match="all or none"):
+        clients_of(FederatedTask(dataset=data, num_clients=4))
+
+
+def test_a_client_without_enough_rows_is_refused_by_name():
+    data = [*rows(), {"client": "small", "question": "one?", "answer": "one"}]
+    with pytest.raises(ValueError, match=r"client 'small' has 1 rows.*fewer than 5 clients"):
+        clients_of(FederatedTask(dataset=data, num_clients=5))
+
+
+def test_data_without_held_out_rows_are_refused():
+    data = [row | {"split": "train"} for row in rows()]
+    with pytest.raises(ValueError, match="no client has a row in the split 'test'"):
+        clients_of(FederatedTask(dataset=data, num_clients=4))
+
+
+@pytest.mark.parametrize("name", ["chatterbot", "sotu"])
+def test_the_projects_own_data_share_nothing_between_training_and_held_out(name):
+    model = "minilm" if name == "chatterbot" else "smollm2-135m"
+    clients = clients_of(FederatedTask(model=model, dataset=name))
+    key = "question" if name == "chatterbot" else "address"
+    train = {row[key] for client in clients for row in client.train}
+    assert len(clients) == 8
+    assert train.isdisjoint(row[key] for client in clients for row in client.held_out)
