@@ -1,6 +1,9 @@
 """The cases that the tests of this folder go through, and running many of them in one launch."""
 
+import collections
 import itertools
+
+from witness import Witness
 
 import workbench as wb
 from workbench.outcome import compare
@@ -34,12 +37,12 @@ SPECS = [
 ]
 
 
-def combinations(p, specs=SPECS):
-    """All strategies that run on ``p`` ranks with every choice of the first cut dim."""
+def combinations(p, specs=SPECS, every_shard=False):
+    """All strategies that run on ``p`` ranks, each with the best or with every first cut dim."""
     for model in specs:
         for name in ["single", *strategies_that_run(model, p)]:
-            shards = [None, *model.dims] if STRATEGIES[name].cuts_sequence and p > 1 else [None]
-            for shard in shards:
+            cuts = every_shard and STRATEGIES[name].cuts_sequence and p > 1
+            for shard in model.dims if cuts else [None]:
                 yield model, name, shard
 
 
@@ -53,8 +56,10 @@ def run_all(cases, p, dtype):
     def on_rank(rank, comm):
         results = []
         for model, cls, shard in prepared:
-            results.append(rank_step(comm, model, cls, dtype, 0, shard))
+            with Witness(comm.size) as witness:
+                results.append(rank_step(comm, model, cls, dtype, 0, shard))
             results[-1]["log"] = list(comm.log)
+            assert_counted(witness, comm.log)
         return results
 
     ranks = wb.run_local(on_rank, p)
@@ -63,6 +68,16 @@ def run_all(cases, p, dtype):
         options = {"dtype": dtype, "seed": 0, "shard": shard}
         steps.append(compare([results[i] for results in ranks], model, cls, options, 0.0))
     return steps
+
+
+def assert_counted(witness, log):
+    """Assert that the log has, by phase and kind, the bytes that went through the process group."""
+    logged = collections.Counter()
+    for record in log:
+        # On gloo a reduce-scatter is an all-to-all and a local sum.
+        kind = "all_to_all" if record.kind == "reduce_scatter" else record.kind
+        logged[record.phase, kind] += record.sent_bytes
+    assert witness.calls == logged, (witness.calls, logged)
 
 
 def closed_forms(model, name, p, **options):
