@@ -13,6 +13,7 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -32,9 +33,22 @@ def test_a_second_run_is_equal_to_the_bit(task, history):
     assert [r.evaluation for r in again.rounds] == [r.evaluation for r in history.rounds]
 
 
+RAY = """
+import pathlib, sys
+from workbench.federated import FederatedTask, simulate
+task = FederatedTask.from_json(pathlib.Path(sys.argv[1], "task.json").read_text())
+simulate(task, engine="ray", run_dir=pathlib.Path(sys.argv[1], "run"), progress=False)
+"""
+
+
 @pytest.mark.timeout(400)
-def test_ray_is_equal_to_the_bit(task, history):
-    parallel = simulate(task, engine="ray", progress=False)
+def test_ray_is_equal_to_the_bit(task, history, tmp_path):
+    """In a process of its own: Ray leaves its children to the end of the process."""
+    (tmp_path / "task.json").write_text(task.to_json())
+    command = [sys.executable, "-c", RAY, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    parallel = History.load(tmp_path / "run" / "round-0002", task)
     assert same_weights(parallel.weights, history.weights)
     assert [r.evaluation for r in parallel.rounds] == [r.evaluation for r in history.rounds]
     assert [r.uplink_bytes for r in parallel.rounds] == [r.uplink_bytes for r in history.rounds]
@@ -164,11 +178,12 @@ def test_the_grid_knows_its_run(grid):
     assert grid.run.run_id == 5
 
 
-def test_a_stopped_server_asks_for_nothing_more(grid, task):
+def test_a_stopped_server_asks_for_nothing_more(grid):
     stop = threading.Event()
     stop.set()
-    config = {"task": task.to_json(), "run-dir": "unused", "progress": False}
-    server = configured_server(lambda grid, context: grid.pull_messages([]), config, stop)
+    app = ServerApp()
+    app.main()(lambda grid, context: grid.pull_messages([]))
+    server = configured_server(app, {}, stop)
     context = next(iter(grid._contexts.values()))
     with pytest.raises(InterruptedError):
         server(grid, context)
