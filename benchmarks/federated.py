@@ -1,8 +1,5 @@
 """What Flower costs: the same clients in a bare loop, behind the in-process Grid, and on Ray."""
 
-import os
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -13,8 +10,8 @@ from workbench.federated.learner import Learner
 from workbench.federated.lora import initial_adapter
 from workbench.federated.server_app import sample
 
-TASK = FederatedTask(num_clients=4, clients_per_round=2, rounds=3, local_steps=5, batch_size=8)
-REPEATS = 3
+TASK = FederatedTask(num_clients=4, clients_per_round=2, rounds=2, local_steps=4, batch_size=8)
+REPEATS = 2
 
 
 def bare_loop(task):
@@ -42,19 +39,6 @@ def seconds_of(run):
     wall, cpu = time.perf_counter(), time.process_time()
     result = run()
     return time.perf_counter() - wall, time.process_time() - cpu, result
-
-
-def ray_seconds():
-    """Wall seconds on Ray, in a process of its own, without the import of torch."""
-    code = (
-        "import time, benchmarks.federated as b; b.simulate; t = time.perf_counter();"
-        "b.simulate(b.TASK, engine='ray', progress=False); print(time.perf_counter() - t)"
-    )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path[1:] + ["."])}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    return float(done.stdout)
 
 
 def main() -> None:
