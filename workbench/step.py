@@ -10,7 +10,7 @@ import torch
 
 from workbench.collectives import Phase, sent_bytes
 from workbench.launch import run_fake, run_local, run_torchrun
-from workbench.layout import shard_size
+from workbench.layout import check_count, shard_size
 from workbench.meter import Meter
 from workbench.outcome import FakedStep, RealStep, compare
 from workbench.rank import RankStep, rank_step
@@ -103,6 +103,7 @@ def run_step(
     RankError, TimeoutError
         As `run_local`.
     """
+    check_count("repeats", repeats)
     cls, shard = _prepare(spec, strategy, p, dtype, shard)
     started = time.perf_counter()
     ranks = run_local(
@@ -126,6 +127,7 @@ def torchrun_step(
 ) -> RealStep | None:
     """`run_step` on the ranks that torchrun has started; the result on rank 0, else None."""
     p = int(os.environ["WORLD_SIZE"])
+    check_count("repeats", repeats)
     cls, shard = _prepare(spec, strategy, p, dtype, shard)
     started = time.perf_counter()
     ranks = run_torchrun(lambda rank, comm: rank_step(comm, spec, cls, dtype, seed, shard, repeats))
