@@ -143,18 +143,16 @@ def shard_size(size: int, p: int) -> int:
 
 #: Collective that turns one state into another; states are "split", "whole", "shared", "partial".
 #: Source: the paper's Table 2 (arXiv:2403.10266) for the first three rows; Megatron-LM's f and g
-#: (arXiv:1909.08053, 2205.05198) for the rest.
+#: (arXiv:1909.08053, 2205.05198) for the rest. The gradient of each row is again a row.
 _COLLECTIVE = {
     ("split", "split"): "all_to_all",
     ("split", "whole"): "all_gather",
     ("whole", "split"): None,
     ("split", "shared"): "all_gather",
-    ("shared", "split"): None,
     ("partial", "split"): "reduce_scatter",
     ("partial", "whole"): "all_reduce",
     ("partial", "shared"): "all_reduce",
     ("whole", "shared"): None,
-    ("shared", "whole"): None,
 }
 
 

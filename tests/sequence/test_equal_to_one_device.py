@@ -5,7 +5,7 @@ import functools
 import pytest
 import reference
 import torch
-from cases import GRID, closed_forms, combinations, counted, run_all, spec
+from cases import GRID, SPECS, closed_forms, combinations, counted, run_all, spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,16 +81,19 @@ def test_any_model(specs, p):
         hold(case, step, "float64")
 
 
-def test_bfloat16_is_as_close_as_its_own_rounding():
-    model = spec("time=4 space=6", ("space", "time"), layers=2, heads=4, d_model=32)
-    cases = [(model, name, None) for name in STRATEGIES]
-    exact = expected(model, "float64")
-    for case, step in zip(cases, run_all(cases, 2, "bfloat16"), strict=True):
+@pytest.mark.parametrize("p", [2, 3])
+def test_bfloat16_is_as_close_as_its_own_rounding(p):
+    even = spec("time=4 space=6", ("space", "time"), layers=2, heads=6, d_model=48)
+    cases = list(combinations(p, [even, *SPECS[3:5], SPECS[7]]))
+    for case, step in zip(cases, run_all(cases, p, "bfloat16"), strict=True):
+        exact = expected(case[0], "float64")
         assert step.output.dtype == torch.bfloat16
         assert error({"y": step.output.double()}, {"y": exact[0]}) < 0.03, case
         found = {name: t.double() for name, t in step.gradients.items()}
         assert error(found, exact[2]) < 0.05, case
-        assert counted(step) == closed_forms(model, case[1], 2, dtype="bfloat16")
+        options = {"p": p, "dtype": "bfloat16"}
+        assert wb.fake_step(*case[:2], **options).log == step.log, case
+        assert counted(step) == closed_forms(*case[:2], **options), case
 
 
 def test_strided_heads_go_round_the_ring():
