@@ -173,17 +173,15 @@ def paired_differences(
     figure.add_vline(x=0, line={"color": WAYS["pretrained"]})
     styled(figure, f"Held-out loss minus that of: {against}", height=150 + 60 * len(differences))
     figure.update_xaxes(title="difference [nat], left of 0 is better")
-    figure.update_yaxes(automargin=True)
+    figure.update_yaxes(automargin=True, autorange="reversed", ticksuffix=" ")
     sentences = [_pair_sentence(*each, intervals.get(each[0])) for each in differences.items()]
     return captioned(figure, " ".join([*sentences, "Each point is one seed."]))
 
 
 def _pair_sentence(way, values, interval) -> str:
     lower = sum(value < 0 for value in values)
-    text = (
-        f"{way}: lower in {lower} of {len(values)} seeds, by {-fmean(values):+.3f} nat on average"
-    )
-    return text + (f" (interval {interval[0]:.3f} to {interval[1]:.3f})." if interval else ".")
+    text = f"{way}: lower in {lower} of {len(values)} seeds, mean {fmean(values):+.3f} nat"
+    return text + (f" (interval {interval[0]:+.3f} to {interval[1]:+.3f})." if interval else ".")
 
 
 def traffic_svg(client_bytes: Mapping[str, int], clients: int, rounds: int = 1) -> tuple[str, str]:
@@ -214,15 +212,16 @@ def traffic_svg(client_bytes: Mapping[str, int], clients: int, rounds: int = 1) 
 
 
 def traffic(client_bytes: Mapping[str, int], clients: int, rounds: int = 1) -> go.Figure:
-    """The same as `traffic_svg` on a log scale, so that the small bar is seen; plotly."""
+    """The same as `traffic_svg`, drawn by plotly."""
     totals = {name: count * clients * rounds for name, count in client_bytes.items()}
     names = list(totals)[::-1]
     colours = [WAYS["pretrained"]] * (len(names) - 1) + [WAYS["federated"]]
     values = [totals[name] for name in names]
     bars = _across(names, values, "", colours, "%{text}", list(map(human_bytes, values)))
     figure = styled(go.Figure(bars), f"What travels in {rounds} rounds of {clients} clients")
-    _rows_of(figure, len(names), "bytes up and down, log scale")
-    figure.update_xaxes(type="log", tickformat="~s", ticksuffix="B", dtick=1)
+    _rows_of(figure, len(names), "bytes up and down, to scale")
+    figure.update_xaxes(tickformat="~s", ticksuffix="B")
+    figure.update_traces(textposition="outside", cliponaxis=False)
     figure.update_layout(showlegend=False)
     return captioned(figure, _traffic_caption(totals, clients, rounds))
 
@@ -247,5 +246,5 @@ def _across(names, values, part, colour, hover, text=None) -> go.Bar:
 def _rows_of(figure: go.Figure, rows: int, title: str) -> None:
     """Give horizontal bars room for their names."""
     figure.update_layout(height=150 + 26 * rows, legend={"traceorder": "normal"})
-    figure.update_yaxes(automargin=True)
+    figure.update_yaxes(automargin=True, ticksuffix=" ")
     figure.update_xaxes(title=title)
