@@ -105,7 +105,10 @@ def _ray(task: FederatedTask, config: dict) -> None:
             configured_server(server_app.app, config, stop),
             configured_client(client_app.app, config),
             num_supernodes=task.num_clients,
-            backend_config={"client_resources": {"num_cpus": task.threads, "num_gpus": gpus}},
+            backend_config={
+                "client_resources": {"num_cpus": task.threads, "num_gpus": gpus},
+                "init_args": {"logging_level": "error", "log_to_driver": False},
+            },
         )
         try:
             done.result()
