@@ -93,7 +93,8 @@ def test_own_strategy_takes_the_right_one_and_says_what_is_wrong_with_others(che
         ("switch", ANSWERS["switch"][4], "The shape"),
         ("join", ANSWERS["join"][1], "The padding is still there"),
         ("join", lambda parts, position, n: join(parts, position, n) + 1, "the values are not"),
-        ("runnable", lambda *given: set(), "something else"),
+        ("runnable", lambda *given: {"single"}, "1 too many in it"),
+        ("switchable", ANSWERS["switchable"][3], "That is not so"),
     ],
 )
 def test_feedback_names_the_kind_of_difference(name, answer, kind, check):

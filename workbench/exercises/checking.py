@@ -162,10 +162,12 @@ def difference(found: list[Any], cases: list[Case], wrong: list[int]) -> str:
         kind = _lists_differ(here, expected)
     elif isinstance(expected, torch.Tensor) and isinstance(here, torch.Tensor):
         kind = _tensors_differ(here, expected)
+    elif isinstance(expected, set) and isinstance(here, set):
+        kind = f"{len(here - expected)} too many in it, {len(expected - here)} missing."
     elif type(here) is not type(expected):
         kind = f"That is {_kind(here)}; {_kind(expected)} is asked for."
     else:
-        kind = "It is something else."
+        kind = "That is not so."
     notes = {cases[i].note for i in wrong}
     if len(wrong) == len(cases):
         return kind

@@ -13,7 +13,7 @@ from workbench.strategies.attention import attention_flops, fold
 from workbench.transformer import TransformerSpec
 
 #: Names and sizes of dims that cases are drawn from.
-NAMES = ("time", "height", "width")
+NAMES = ("time", "space", "depth")
 
 
 def random_spec(rng: random.Random, p: int = 1, **changes) -> TransformerSpec:
@@ -111,11 +111,11 @@ check_activation_bytes = Exercise(
 def _attention_flops(rng):
     cases = []
     for stages in (
-        (("time", "height"),),
-        (("height",), ("time",)),
-        (("time",), ("height",), ("width",)),
-        (("height", "width"), ("time",)),
-        (("time", "height", "width"),),
+        (("time", "space"),),
+        (("space",), ("time",)),
+        (("time",), ("space",), ("depth",)),
+        (("space", "depth"), ("time",)),
+        (("time", "space", "depth"),),
     ):
         dims = {n: rng.randint(3, 20) for n in NAMES if any(n in stage for stage in stages)}
         width = rng.randint(2, 9) * 8

@@ -205,7 +205,7 @@ def _switch_counts(rng):
         geometry = Geometry(dims=dims, stages=tuple(dims), d_model=8, num_heads=1)
         layers = rng.randint(2, 7)
         made = len(list(switches(geometry, f"d{count - 1}", geometry.stages * layers)))
-        cases.append(Case((count, layers), made, f"{count} dims, {layers} layers", count))
+        cases.append(Case((count, layers), made, f"{count} dims, {layers} layers"))
     return cases
 
 
@@ -231,12 +231,12 @@ check_switch_count = Exercise(
 def _switchable(rng):
     cases = []
     for stages in (
-        (("time",), ("height",)),
-        (("time", "height"),),
+        (("time",), ("space",)),
+        (("time", "space"),),
         (("time",),),
-        (("time",), ("height", "width")),
-        (("time", "height", "width"), ("time",)),
-        (("height", "width"),),
+        (("time",), ("space", "depth")),
+        (("time", "space", "depth"), ("time",)),
+        (("space", "depth"),),
     ):
         names = sorted({*NAMES[: max(len(s) for s in stages)], *(d for s in stages for d in s)})
         dims = {name: rng.randint(2, 9) for name in names}
