@@ -8,7 +8,7 @@ from workbench.figures import federated as figures
 from workbench.units import human_bytes
 from workbench.widgets.federated import RANKS, traffic
 
-CLIENTS = {"trivia": {"train": 30, "held out": 9}, "movies": {"train": 10, "held out": 2}}
+CLIENTS = {"trivia": {"train": 30, "held out": 9}, "weather": {"train": 10, "held out": 2}}
 
 
 def bars(figure):
@@ -18,12 +18,12 @@ def bars(figure):
 def test_sizes_are_stacked_with_the_largest_on_top():
     figure = figures.client_sizes(CLIENTS, "pairs")
     assert bars(figure) == {
-        "train": {"movies": 10, "trivia": 30},
-        "held out": {"movies": 2, "trivia": 9},
+        "train": {"weather": 10, "trivia": 30},
+        "held out": {"weather": 2, "trivia": 9},
     }
     assert figure.data[0].y[-1] == "trivia"  # plotly draws from below
     assert "hold 40 pairs to train on" in caption(figure)
-    assert "trivia, has 75% of them; the smallest, movies, has 10" in caption(figure)
+    assert "trivia, has 75% of them; the smallest, weather, has 10" in caption(figure)
 
 
 def test_losses_have_a_line_a_seed_and_their_mean():
@@ -49,14 +49,14 @@ def test_two_rounds_are_no_start_and_end():
 
 
 def test_gains_are_differences_from_the_start():
-    start = {"trivia": 2.0, "movies": 1.0}
+    start = {"trivia": 2.0, "weather": 1.0}
     after = {
-        "federated": {"trivia": 1.5, "movies": 0.9},
-        "local only": {"trivia": 1.8, "movies": 1.2},
+        "federated": {"trivia": 1.5, "weather": 0.9},
+        "local only": {"trivia": 1.8, "weather": 1.2},
     }
     figure = figures.client_gains(start, after)
-    assert bars(figure)["federated"] == pytest.approx({"movies": 0.1, "trivia": 0.5})
-    assert bars(figure)["local only"] == pytest.approx({"movies": -0.2, "trivia": 0.2})
+    assert bars(figure)["federated"] == pytest.approx({"weather": 0.1, "trivia": 0.5})
+    assert bars(figure)["local only"] == pytest.approx({"weather": -0.2, "trivia": 0.2})
     assert "federated: 2 of 2 clients gained; most trivia (+0.50 nat)" in caption(figure)
     assert "local only: 1 of 2 clients gained" in caption(figure)
 
