@@ -62,6 +62,27 @@ def test_the_seed_and_the_rounds_matter(task, history):
     assert not same_weights(shorter.weights, history.weights)
 
 
+def test_the_order_in_which_replies_arrive_does_not_matter(task, history, monkeypatch):
+    def latest_first(self, ids):
+        waiting = [number for number in reversed(self._waiting) if number in set(ids)]
+        return [self._answer(self._waiting.pop(number)) for number in waiting[:1]]
+
+    monkeypatch.setattr(InProcessGrid, "pull_messages", latest_first)
+    again = simulate(task, progress=False)
+    assert same_weights(again.weights, history.weights)
+    assert list(again.rounds[-1].trained) == list(history.rounds[-1].trained)
+
+
+def test_each_round_and_each_client_draws_its_own_batches(task):
+    same_rows = [row | {"client": f"site {i}"} for row in task.dataset[:20] for i in range(4)]
+    rows = [row | {"split": "train" if i < 60 else "test"} for i, row in enumerate(same_rows)]
+    learner = Learner(dataclasses.replace(task, dataset=rows))
+    start = initial_adapter(task)
+    losses = [learner.train(start, c, n)[1] for c, n in [(0, 1), (0, 2), (1, 1), (0, 1)]]
+    assert losses[0] == losses[3]
+    assert len(set(losses)) == 3
+
+
 def test_the_mean_is_weighted_by_training_rows(task):
     """Against an average in float64 that is made here."""
     rows = [row for i, row in enumerate(task.dataset) if row["client"] != "site 0" or i < 10]
@@ -90,6 +111,7 @@ def test_the_threads_of_torch_are_put_back(task):
     before = torch.get_num_threads()
     with torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
     simulate(dataclasses.replace(task, rounds=1), progress=False)
     assert torch.get_num_threads() == before
 

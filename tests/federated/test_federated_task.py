@@ -89,16 +89,16 @@ def test_more_clients_than_sources_are_refused():
 
 
 def test_fewer_clients_share_out_whole_sources_by_size():
-    sizes = {"a": 30, "b": 20, "c": 15, "d": 10, "e": 5}
+    sizes = {"e": 30, "d": 20, "c": 15, "b": 10, "a": 5}
     data = [
         {"client": name, "question": f"{name} {i}?", "answer": f"{i}", "split": "train"}
         for name, size in sizes.items()
         for i in range(size)
     ]
-    data += [{"client": "a", "question": "held out?", "answer": "yes", "split": "test"}]
+    data += [{"client": "e", "question": "held out?", "answer": "yes", "split": "test"}]
     clients = clients_of(FederatedTask(dataset=data, num_clients=2, clients_per_round=1))
     dealt = sorted(client.sources for client in clients)
-    assert dealt == [("a", "d"), ("b", "c", "e")]
+    assert dealt == [("d", "c", "a"), ("e", "b")]
     assert sum(len(client.train) for client in clients) == 80
     orders = {
         tuple(
