@@ -135,7 +135,7 @@ def _strip_head(frame: Frame, i: int, left: float, top: float) -> list[Text]:
     along = " x ".join(frame.attended)
     if frame.event == "collective":
         count = len(frame.records)
-        what = (f"{count} x " if count > 1 else "") + frame.records[0].kind
+        what = frame.records[0].kind + (f" x {count}" if count > 1 else "")
     elif frame.event == "hop":
         what = f"hop {frame.hop}: " + (f"K, V of r-{frame.hop}" if frame.hop else "own K, V")
     else:

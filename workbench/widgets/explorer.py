@@ -11,8 +11,8 @@ from workbench.transformer import PRESETS, TransformerSpec
 from workbench.widgets.controls import choice, number, with_slider
 from workbench.widgets.shown import caption_line
 
-#: Most ranks, entries of a dim, samples that the sliders reach.
-MOST = {"p": 64, "dim": 4096, "batch": 32}
+#: Most ranks and samples that the controls reach; a dim goes up to so many times its size.
+MOST = {"p": 64, "batch": 32, "times": 8}
 
 
 class Compare(w.VBox):
@@ -47,7 +47,7 @@ class Compare(w.VBox):
         """Make the controls that fit the model's dims."""
         spec, sized = self.spec, {}
         for name, size in spec.dims.items():
-            sized[name] = number(name, size, 1, max(MOST["dim"], size))
+            sized[name] = number(name, size, 1, max(64, MOST["times"] * size))
         sized["p"] = number("ranks p", 4, 1, MOST["p"])
         sized["batch"] = number("batch", spec.batch, 1, max(MOST["batch"], spec.batch))
         chosen = {
