@@ -1,5 +1,11 @@
 """Exercises for the notebooks: ``check_...(answer)`` says whether an answer is right, and hints."""
 
+from workbench.exercises.federated import (
+    check_adapter_bytes,
+    check_factor_gap,
+    check_paired_mean,
+    check_weighted_mean,
+)
 from workbench.exercises.many_dims import (
     check_activation_bytes,
     check_attention_flops,
@@ -27,12 +33,15 @@ from workbench.exercises.sequence import (
 __all__ = [
     "beside",
     "check_activation_bytes",
+    "check_adapter_bytes",
     "check_attention_flops",
     "check_dsp_bytes",
+    "check_factor_gap",
     "check_join",
     "check_local_shape",
     "check_megatron_sp_order",
     "check_own_strategy",
+    "check_paired_mean",
     "check_peers",
     "check_ring_bytes",
     "check_runnable",
@@ -42,5 +51,6 @@ __all__ = [
     "check_switch_count",
     "check_switchable",
     "check_ulysses_layouts",
+    "check_weighted_mean",
     "recall",
 ]
