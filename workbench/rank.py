@@ -11,7 +11,7 @@ from torch import Tensor
 from workbench.comm import Comm
 from workbench.launch import local_device
 from workbench.layout import Layout, take_shard, trim_shard
-from workbench.strategies import Strategy
+from workbench.strategies import Strategy, choose_shard
 from workbench.transformer import Transformer, TransformerSpec, initial_weights
 
 
@@ -57,6 +57,7 @@ class RankStep:
     """One rank's model and input, and the step itself."""
 
     def __init__(self, comm, spec, cls, dtype, seed, shard, device):
+        shard = choose_shard(cls, spec, comm.size, spec.branches, shard)
         self.comm, self.strategy = comm, cls(comm, spec, shard)
         weights = initial_weights(spec, seed=seed, dtype=dtype, device=device.type)
         self.model = Transformer(spec, self.strategy, weights)

@@ -217,12 +217,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=1)
     given = parser.parse_args(arguments)
     changes = {"num_layers": given.layers, "batch": given.batch}
-    spec = replace(PRESETS[given.preset], **{k: v for k, v in changes.items() if v is not None})
     options = {"dtype": given.dtype, "shard": given.shard, "repeats": given.repeats}
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        step = torchrun_step(spec, given.strategy, **options)
-    else:
-        step = run_step(spec, given.strategy, p=given.p, **options)
+    try:
+        spec = replace(PRESETS[given.preset], **{k: v for k, v in changes.items() if v is not None})
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            step = torchrun_step(spec, given.strategy, **options)
+        else:
+            step = run_step(spec, given.strategy, p=given.p, **options)
+    except ValueError as error:
+        parser.error(str(error))
     if step is not None:
         print(report(step, spec))
 

@@ -141,3 +141,18 @@ def test_command_line(capsys):
 
     main(["--strategy", "dsp", "--p", "2", "--shard", "space", "--batch", "2"])
     assert capsys.readouterr().out.count("predicted +0 B") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--strategy", "ulysses", "--p", "3"], "num_heads=4, p=3. Strategies that would run"),
+        (["--layers", "0"], "num_layers must be an integer of at least 1"),
+    ],
+)
+def test_the_command_line_refuses_in_a_line(capsys, arguments, message):
+    from workbench.step import main
+
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert message in capsys.readouterr().err

@@ -74,7 +74,8 @@ def attention_backward(
             grad, q, k, v, out, lse, 0.0, False
         )
     scale = q.shape[-1] ** -0.5
-    p = (q @ k.mT * scale - lse[..., None]).exp().to(q.dtype)
+    grad, q, k, v, out = (t.to(lse.dtype) for t in (grad, q, k, v, out))
+    p = (q @ k.mT * scale - lse[..., None]).exp()
     d = (grad * out).sum(-1, keepdim=True)
     ds = p * (grad @ v.mT - d) * scale
     return ds @ k, ds.mT @ q, p.mT @ grad
