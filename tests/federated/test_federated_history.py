@@ -1,6 +1,7 @@
 """What a run leaves can be read again, by us and by peft alone."""
 
 import json
+import pathlib
 import warnings
 
 import numpy as np
@@ -89,6 +90,22 @@ def test_a_failed_save_leaves_the_old_one(history, tmp_path, monkeypatch):
 
     monkeypatch.setattr(History, "_write", full)
     with pytest.raises(OSError, match="no space"):
+        history.save(path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert (path / "adapter_model.safetensors").exists()
+
+
+def test_a_failed_rename_puts_the_old_one_back(history, tmp_path, monkeypatch):
+    path = history.save(tmp_path / "run")
+    rename = pathlib.Path.rename
+
+    def failing(self, target):
+        if ".partial" in self.name:
+            raise OSError("no such luck")
+        return rename(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", failing)
+    with pytest.raises(OSError, match="no such luck"):
         history.save(path)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert (path / "adapter_model.safetensors").exists()

@@ -67,6 +67,19 @@ def test_equal_questions_and_answers_are_no_wrong_answers(encoder):
     assert same_meaning(["a"], ["b"]).tolist() == [[False]]
 
 
+@pytest.mark.parametrize("rank", [1, 4])
+def test_the_scale_of_the_adapters_is_the_same_for_every_rank(task, rank):
+    """The adapter adds lora_scale B A to a weight, whatever its rank: against W + 3 B A."""
+    learner = Learner(dataclasses.replace(task, lora_rank=rank, lora_scale=3.0))
+    layer = learner.model.base_model.model.encoder.layer[0].attention.self.query
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    with torch.no_grad():
+        b.normal_(generator=torch.Generator().manual_seed(0))
+        x = torch.ones(1, a.shape[1])
+        expected = F.linear(x, layer.base_layer.weight + 3.0 * b @ a, layer.base_layer.bias)
+        assert torch.allclose(layer(x), expected, atol=1e-5)
+
+
 def test_the_loss_of_texts_is_transformers_own(causal):
     texts = ["red stone river", "the morning is green and blue"]
     found = Text()(causal.model, causal.tokenizer, [{"text": text} for text in texts])

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ def conversions(monkeypatch):
 
     def convert(gguf, folder):
         made.append(gguf.name)
+        time.sleep(0.2)
         folder.mkdir()
         (folder / "config.json").write_text("{}")
         if "broken" in os.environ.get("WORKBENCH_TEST", ""):

@@ -153,6 +153,8 @@ class History:
                 path.rename(old)
             partial.rename(path)
         finally:
+            if old.exists() and not path.exists():
+                old.rename(path)
             for folder in (partial, old):
                 shutil.rmtree(folder, ignore_errors=True)
         return path
