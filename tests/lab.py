@@ -48,7 +48,8 @@ def server(root: Path, scratch: Path, theme: str = "JupyterLab Light"):
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--port-retries=0",
         f"--IdentityProvider.token={_TOKEN}", f"--ServerApp.root_dir={root}",
-        "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
@@ -114,13 +115,9 @@ class Notebook:
             self.faults.append(f"request to elsewhere: {request.url}")
 
     def run_all(self):
-        """Run all cells and wait until none waits or runs."""
-        for _ in range(5):  # a kernel that has just started may take no notice
-            self.page.get_by_role("menuitem", name="Run", exact=True).click()
-            self.page.get_by_text("Run All Cells", exact=True).click()
-            if self._becomes(_STARTED, limit_s=5):
-                break
-        self.page.wait_for_function(_DONE)
+        """Run all cells, as the menu does, and wait until none waits or runs."""
+        self.page.evaluate(_RUN_ALL)
+        self.page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
 
     def errors(self) -> list[str]:
         """Tracebacks among the outputs."""
@@ -128,33 +125,32 @@ class Notebook:
             "[data-mime-type='application/vnd.jupyter.error']"
         ).all_inner_texts()
 
-    def press(self, selector: str, key: str, picture: str = ".jupyter-widgets svg") -> bool:
-        """Press a key on a control; True if a picture changes within 10 seconds."""
+    def press(self, selector: str, key: str) -> bool:
+        """Press a key on a control; True if what is written beside it changes in 10 seconds."""
+        from playwright.sync_api import TimeoutError
+
         control = self.page.locator(selector).first
         control.scroll_into_view_if_needed()
         control.focus()
-        before = self.page.locator(picture).first.inner_html()
+        before = control.evaluate(_SHOWN)
         self.page.keyboard.press(key)
-        changed = "([css, old]) => document.querySelector(css)?.innerHTML !== old"
-        return self._becomes(changed, [picture, before])
-
-    def _becomes(self, condition: str, argument=None, limit_s: float = 10) -> bool:
-        from playwright.sync_api import TimeoutError
-
+        changed = f"([control, old]) => ({_SHOWN})(control) !== old"
         try:
-            self.page.wait_for_function(condition, arg=argument, timeout=1000 * limit_s)
+            handle = [control.element_handle(), before]
+            self.page.wait_for_function(changed, arg=handle, timeout=10_000)
         except TimeoutError:
             return False
         return True
 
 
-_STARTED = """() => [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].some(
-  prompt => /\\[[*\\d]+\\]/.test(prompt.textContent))"""
-#: No cell waits or runs; the last with code has run, or one before has failed.
-_DONE = """() => {
-  const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].map(
-    prompt => prompt.textContent.trim()).filter(text => text);  // folded cells have none
-  const failed = document.querySelector("[data-mime-type='application/vnd.jupyter.error']");
-  const idle = document.querySelector(".jp-Notebook-ExecutionIndicator[data-status='idle']");
-  return idle && !prompts.includes("[*]:") && (failed || /\\[\\d+\\]/.test(prompts.at(-1)));
+#: Waits for the kernel first: one that is still starting takes no notice of the command.
+_RUN_ALL = """async () => {
+  const session = window.jupyterapp.shell.currentWidget.sessionContext;
+  await session.ready;
+  await session.session.kernel.info;
+  await window.jupyterapp.commands.execute("notebook:run-all-cells");
 }"""
+#: Texts and pictures of the widget that a control belongs to.
+_SHOWN = """control => [
+  ...control.closest(".jp-OutputArea-output").querySelectorAll(".widget-html")
+].map(part => part.innerHTML).join()"""
