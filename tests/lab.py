@@ -120,10 +120,8 @@ class Notebook:
         self.page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
 
     def errors(self) -> list[str]:
-        """Tracebacks among the outputs."""
-        return self.page.locator(
-            "[data-mime-type='application/vnd.jupyter.error']"
-        ).all_inner_texts()
+        """What the cells raised, and cells that have not run."""
+        return self.page.evaluate(_ERRORS)
 
     def press(self, selector: str, key: str) -> bool:
         """Press a key on a control; True if what is written beside it changes in 10 seconds."""
@@ -150,6 +148,11 @@ _RUN_ALL = """async () => {
   await session.session.kernel.info;
   await window.jupyterapp.commands.execute("notebook:run-all-cells");
 }"""
+_ERRORS = """() => [...window.jupyterapp.shell.currentWidget.content.model.cells].filter(
+  cell => cell.type === "code" && cell.sharedModel.source.trim()).flatMap(cell => [
+    ...cell.outputs.toJSON().filter(output => output.output_type === "error").map(
+      output => `${output.ename}: ${output.evalue}`),
+    ...(cell.executionCount ? [] : [`not run: ${cell.sharedModel.source}`])])"""
 #: Texts and pictures of the widget that a control belongs to.
 _SHOWN = """control => [
   ...control.closest(".jp-OutputArea-output").querySelectorAll(".widget-html")
