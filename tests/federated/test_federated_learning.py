@@ -184,11 +184,12 @@ def test_the_baselines_make_as_many_steps(task, monkeypatch):
 
     monkeypatch.setattr(Learner, "steps", counting)
     totals = []
+    uneven = dataclasses.replace(task, local_steps=3)  # 18 steps for 4 clients
     for run in (simulate, centralised, local_only):
         counted.clear()
-        run(task, progress=False)
+        run(uneven, progress=False)
         totals.append(sum(counted))
-    assert totals == [task.rounds * task.clients_per_round * task.local_steps] * 3
+    assert totals == [task.rounds * task.clients_per_round * 3] * 3
 
 
 def test_each_client_alone_is_evaluated_on_its_own_rows(task, history):
