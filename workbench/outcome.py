@@ -67,7 +67,8 @@ class FakedStep(Step):
         Matrix products and attention of one rank.
     peak_bytes : int
         Most bytes of tensors alive at once on one rank, weights and gradients included, without
-        the optimizer's state and scratch memory inside kernels.
+        the optimizer's state and scratch memory inside kernels. A real rank may for a moment
+        hold more: gloo lets go of a collective's buffers a little after it is done.
     """
 
     flops: int = 0

@@ -1,9 +1,11 @@
 """What is recorded is what is sent: by the kernel's own count, with its place, to the byte."""
 
 import re
+import time
 
 import pytest
 import torch
+import torch.distributed as dist
 from cases import SPECS, assert_counted, closed_forms, spec
 from witness import IO, Witness
 
@@ -83,12 +85,28 @@ def test_each_record_tells_its_place(name):
     assert {r.layer for r in real.log} >= set(range(model.num_layers))
 
 
+def settle_after_collectives():
+    """Wait a little after each: a thread of gloo lets go of its buffers a moment too late."""
+
+    def settled(collective):
+        def call(*arguments, **options):
+            result = collective(*arguments, **options)
+            time.sleep(0.01)
+            return result
+
+        return call
+
+    for name in ("all_to_all_single", "all_gather_single", "all_reduce", "batch_isend_irecv"):
+        setattr(dist, name, settled(getattr(dist, name)))
+
+
 @pytest.mark.parametrize("model", [SPECS[2], SPECS[5], SPECS[10]], ids=lambda m: str(m.dims))
 def test_faked_flops_and_memory_are_those_of_the_real_run(model):
     """Rank 0 has no padding here, so that it computes as much as the faked rank."""
     names = [name for name in STRATEGIES if name != "dsp" or len(model.dims) > 1]
 
     def on_rank(rank, comm):  # without the tests' type checks, whose frames keep tensors alive
+        settle_after_collectives()
         found = {}
         for name in names:
             shard = max(model.dims, key=model.dims.get) if STRATEGIES[name].cuts_sequence else None
@@ -100,10 +118,7 @@ def test_faked_flops_and_memory_are_those_of_the_real_run(model):
             found[name] = meter.peak_bytes - faked.peak_bytes
         return found
 
-    # A thread of gloo may let go of its last buffer a moment after the collective is done.
-    buffer = 2 * model.activation_bytes()
-    for name, more in wb.run_local(on_rank, 2)[0].items():
-        assert 0 <= more <= (0 if name == "single" else buffer), name
+    assert set(wb.run_local(on_rank, 2)[0].values()) == {0}
 
 
 def test_one_rank_counts_the_flops_of_the_formula():
