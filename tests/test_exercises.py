@@ -1,13 +1,22 @@
 """Every check takes the right answer and refuses planted wrong ones, without giving it away."""
 
 import pytest
-from answers import ANSWERS, GatherKV, NothingGathered, QueriesToo, Raises, WrongGradients, join
+from answers import (
+    ANSWERS,
+    GatherKV,
+    MoreBackward,
+    NothingGathered,
+    QueriesToo,
+    Raises,
+    WrongGradients,
+    join,
+)
 
 from workbench import exercises
 from workbench.exercises.checking import Case, Exercise, Verdict, by_cases, same
 from workbench.exercises.prompts import beside, recall
 from workbench.layout import Layout
-from workbench.strategies import Ulysses
+from workbench.strategies import Ring, Ulysses
 from workbench.units import human_bytes
 
 CHECKS = [name for name in exercises.__all__ if name.startswith("check_")]
@@ -62,12 +71,14 @@ def test_nothing_answered_is_no_failure(name, check):
 
 
 def test_own_strategy_takes_the_right_one_and_says_what_is_wrong_with_others(check):
-    assert check("own_strategy")(GatherKV)
+    assert "GatherKV on 2 and 3 ranks" in repr(check("own_strategy")(GatherKV))
     for wrong, why in (
         (WrongGradients, "gradients differ"),
         (NothingGathered, "output differs"),
         (QueriesToo, "sends more"),
-        (Ulysses, "sends less"),
+        (Ulysses, "forward it sends by all_to_all"),
+        (Ring, "forward it sends by ring_shift"),
+        (MoreBackward, "sends more backward"),
         (Raises, "no queries today"),
         (Layout, "a subclass of"),
     ):
@@ -99,6 +110,29 @@ def test_own_strategy_takes_the_right_one_and_says_what_is_wrong_with_others(che
 )
 def test_feedback_names_the_kind_of_difference(name, answer, kind, check):
     assert kind in check(name)(answer).text
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("megatron_sp_order", ["all-gather", "reduce scatter", "all_gather", "reduce-scatter"]),
+        ("ulysses_layouts", [t.replace("/sp", "/p") for t in ANSWERS["ulysses_layouts"][0]]),
+    ],
+)
+def test_answers_may_be_spelled_as_the_text_spells_them(name, answer, check):
+    assert check(name)(answer)
+    assert "their order is not" in check(name)([*answer[1:], answer[0]]).text
+
+
+def test_a_right_answer_is_told_what_was_checked(check):
+    verdict = check("sent_bytes")(ANSWERS["sent_bytes"][0])
+    assert "Right in all 10 cases, such as ring_shift of a buffer of" in verdict.text
+
+
+@pytest.mark.parametrize("hint", [0, 3])
+def test_only_hints_that_exist_are_given(hint, check):
+    with pytest.raises(ValueError, match="there are 2 hints; ask for hint=1 or hint=2"):
+        check("switch")(hint=hint)
 
 
 def test_feedback_never_contains_the_expected_number(check):

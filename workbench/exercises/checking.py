@@ -2,6 +2,7 @@
 
 import html
 import random
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import isclose
@@ -59,8 +60,8 @@ class Case:
     note: str = ""
 
 
-#: Says what is wrong with an answer: "" if nothing is, None if there is no answer yet.
-Grade = Callable[[Any], str | None]
+#: Says what was checked, or what is wrong; None if there is no answer yet.
+Grade = Callable[[Any], Verdict | None]
 
 
 @dataclass
@@ -86,15 +87,17 @@ class Exercise:
 
     def __call__(self, answer: Any = None, *, hint: int | None = None) -> Verdict:
         """Check ``answer``; ``hint=2`` gives the second hint at once."""
-        complaint = None if answer is None or answer is ... else self.grade(answer)
-        if complaint == "":
-            return Verdict(True, f"Right. {self.task}")
-        self.wrong_tries += complaint is not None
+        if hint not in (None, 1, 2):
+            raise ValueError(f"hint={hint!r}: there are 2 hints; ask for hint=1 or hint=2")
+        verdict = None if answer is None or answer is ... else self.grade(answer)
+        if verdict:
+            return verdict
+        self.wrong_tries += verdict is not None
         number = hint or (2 if self.wrong_tries > 1 else 1)
         clue = f"Hint {number}: {self.hints[number - 1]}"
-        if complaint is None:
+        if verdict is None:
             return Verdict(None, f"Not answered yet. {self.task} {clue}")
-        return Verdict(False, f"{complaint} {clue}")
+        return Verdict(False, f"{verdict.text} {clue}")
 
 
 def by_cases(
@@ -115,23 +118,26 @@ def by_cases(
         Whether a function is asked for, or one value that holds in every case.
     """
 
-    def grade(answer: Any) -> str | None:
+    def grade(answer: Any) -> Verdict | None:
         if function and not callable(answer):
-            return f"You gave {_kind(answer)}; a function is asked for."
+            return Verdict(False, f"You gave {_kind(answer)}; a function is asked for.")
         cases, found = make(random.Random(SEED)), []
         for case in cases:
             try:
                 found.append(answer(*case.given) if function else answer)
             except Exception as error:
-                return f"Tried {case.where}: it raised {type(error).__name__}: {error}."
+                said = f"it raised {type(error).__name__}: {error}"
+                return Verdict(False, f"Tried {case.where}: {said}.")
         if all(value is None or value is ... for value in found):
             return None
         wrong = [i for i, case in enumerate(cases) if not same(found[i], case.expected)]
         if not wrong:
-            return ""
+            such = f"such as {cases[-1].where}"
+            return Verdict(True, f"Right in all {len(cases)} cases, {such}.")
         first = wrong[0]
         tried = f"Tried {cases[first].where}: you gave {_short(found[first])}."
-        return f"{tried} {_slip(found, cases, slips or {}) or difference(found, cases, wrong)}"
+        kind = _slip(found, cases, slips or {}) or difference(found, cases, wrong)
+        return Verdict(False, f"{tried} {kind}")
 
     return grade
 
@@ -149,7 +155,7 @@ def same(found: Any, expected: Any) -> bool:
         alike = isinstance(found, list | tuple) and len(found) == len(expected)
         return alike and all(map(same, found, expected))
     if isinstance(expected, str):
-        return isinstance(found, str) and found.replace(" ", "") == expected.replace(" ", "")
+        return isinstance(found, str) and _plain(found) == _plain(expected)
     return bool(found == expected)
 
 
@@ -208,7 +214,7 @@ def _lists_differ(found, expected) -> str:
     if len(found) != len(expected):
         return f"That has too {'many' if len(found) > len(expected) else 'few'} entries."
     wrong = [i for i, pair in enumerate(zip(found, expected, strict=True)) if not same(*pair)]
-    if sorted(map(str, found)) == sorted(map(str, expected)):
+    if sorted(map(_plain, found)) == sorted(map(_plain, expected)):
         return "The entries are right, their order is not."
     tensors = [x for x in (found[wrong[0]], expected[wrong[0]]) if isinstance(x, torch.Tensor)]
     more = _tensors_differ(*tensors) if len(tensors) == 2 else ""
@@ -227,6 +233,11 @@ def _tensors_differ(found, expected) -> str:
 def _all_close(values) -> bool:
     first, *others = values
     return all(isclose(first, other, rel_tol=1e-9) for other in others)
+
+
+def _plain(value) -> str:
+    """Without what may be spelled in several ways: "all-gather", "T/p" for "T/sp"."""
+    return re.sub(r"/p\b", "/sp", re.sub(r"[\s_-]", "", str(value)))
 
 
 def _is_number(value) -> bool:

@@ -5,10 +5,11 @@ import random
 import torch
 
 from workbench.collectives import SENT_PER_INPUT_BYTE, Collective, bytes_to_peers, sent_bytes
-from workbench.exercises.checking import Case, Exercise, by_cases
+from workbench.exercises.checking import Case, Exercise, Verdict, by_cases
 from workbench.exercises.many_dims import NAMES, random_spec, words
 from workbench.launch import RankError
 from workbench.layout import Dims, Geometry, Layout, take_shard
+from workbench.outcome import RealStep
 from workbench.step import closed_form_bytes, run_step
 from workbench.strategies import Strategy, strategies_that_run
 from workbench.transformer import TransformerSpec
@@ -114,28 +115,47 @@ check_runnable = Exercise(
 )  # fmt: skip
 
 
-def _own_strategy(answer) -> str | None:
-    """Run a learner's strategy on two small models; "" if it gathers K and V and is exact."""
+def _own_strategy(answer) -> Verdict:
+    """Say whether a learner's strategy gathers K and V and is exact, on two small models."""
     if not (isinstance(answer, type) and issubclass(answer, Strategy)):
-        return f"You gave {answer!r}; a subclass of workbench.strategies.Strategy is asked for."
+        text = f"You gave {answer!r}; a subclass of workbench.strategies.Strategy is asked for."
+        return Verdict(False, text)
     for spec, p in _small_models():
-        where = f"Ran {answer.__name__} on {words(spec.dims, p=p)}:"
         try:
             step = run_step(spec, answer, p=p, shard="time", timeout_s=60)
+            complaint = _inexact(step) or _not_gathered(step, spec)
         except (RankError, ValueError, TypeError) as error:
-            return f"{where} {str(error).strip().splitlines()[-1]}."
-        if not step.max_error < 1e-5:
-            return f"{where} the output differs from one device's by {step.max_error:.1e}."
-        if not step.grad_error < 1e-5:
-            return (
-                f"{where} the output is right, but gradients differ by {step.grad_error:.1e}: "
-                "something is wrong backward."
-            )
-        # Gathering K and V sends as much as passing them round a ring.
-        target = closed_form_bytes(spec, "ring", p=p, phase="forward", shard="time")
-        if step.forward_bytes != target:
-            size = "more" if step.forward_bytes > target else "less"
-            return f"{where} exact, but it sends {size} forward than gathering K and V takes."
+            complaint = str(error).strip().splitlines()[-1]
+        if complaint:
+            return Verdict(False, f"Ran {answer.__name__} on {words(spec.dims, p=p)}: {complaint}.")
+    return Verdict(
+        True,
+        f"Right. Ran {answer.__name__} on {' and '.join(str(p) for _, p in _small_models())} "
+        "ranks: output and gradients are one device's, K and V are gathered forward and their "
+        "gradients summed and scattered backward, with no more bytes than that takes.",
+    )
+
+
+def _inexact(step: RealStep) -> str:
+    if not step.max_error < 1e-5:
+        return f"the output differs from one device's by {step.max_error:.1e}"
+    if not step.grad_error < 1e-5:
+        wrong = f"gradients differ by {step.grad_error:.1e}: something is wrong backward"
+        return f"the output is right, but {wrong}"
+    return ""
+
+
+def _not_gathered(step: RealStep, spec: TransformerSpec) -> str:
+    """What tells a step's log from that of gathering K and V; "" if nothing does."""
+    # Forward, gathering K and V sends as much as passing them round a ring; its backward, too.
+    target = closed_form_bytes(spec, "ring", p=step.p, phase="forward", shard="time")
+    for phase, kind in (("forward", "all_gather"), ("backward", "reduce_scatter")):
+        sent, kinds = step.bytes_of(phase), {r.kind for r in step.log if r.phase == phase}
+        if sent != target:
+            size = "more" if sent > target else "less"
+            return f"exact, but it sends {size} {phase} than gathering K and V takes"
+        if kinds != {kind}:
+            return f"exact, but {phase} it sends by {', '.join(sorted(kinds))}: nothing is gathered"
     return ""
 
 
