@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from federated.cases import rows
+from small_tasks import rows
 from transformers import AutoTokenizer, BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 from workbench.federated import FederatedTask, simulate

@@ -212,7 +212,7 @@ def test_a_stopped_server_asks_for_nothing_more(grid):
 
 
 CTRL_C = """
-from federated.cases import rows
+from small_tasks import rows
 from workbench.federated import FederatedTask, simulate
 task = FederatedTask(dataset=rows(), num_clients=4, rounds=1000, model={model!r})
 simulate(task, run_dir={folder!r})

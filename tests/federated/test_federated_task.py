@@ -5,7 +5,7 @@ import json
 
 import pandas as pd
 import pytest
-from federated.cases import rows
+from small_tasks import rows
 
 from workbench.federated import FederatedTask, clients_of
 
