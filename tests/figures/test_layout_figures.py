@@ -5,12 +5,14 @@ from xml.etree import ElementTree
 
 import pytest
 from drawn import SPECS, sizes, spec
+from matplotlib.colors import to_rgb
 
 import workbench as wb
 from workbench import figures
 from workbench.figures import marks
 from workbench.figures.layouts import step_picture, strip_picture
 from workbench.figures.panels import Panel
+from workbench.figures.style import OTHER
 from workbench.strategies import strategies_that_run
 from workbench.trace import walk
 
@@ -108,6 +110,23 @@ def test_an_svg_is_named_by_its_caption():
     assert "nothing is sent" in root.get("aria-label")
 
 
+@pytest.mark.parametrize(
+    ("dims", "stages", "name", "p", "marks_there", "not_there"),
+    [
+        ("time=4", ("time",), "single", 1, "single, 1 rank,", "rank it came|stripes|Σ|Q:"),
+        ("time=4", ("time",), "ring", 2, "Q: its queries; K,V", "stripes|Σ|number"),
+        ("time=5", ("time",), "ring", 2, "grey stripes: padding", "pale stripes|Σ"),
+        ("a=4 b=4", ("a", "b"), "dsp", 2, "with the number of.*pale stripes", "Σ|grey|r: the"),
+        ("a=4 b=4", ("a", "b"), "megatron-sp", 2, "number.*Σ.*MLP's hidden", "grey|r: the"),
+        ("a=4 b=4", ("a", "b"), "megatron-tp", 2, "colour of the rank.*Σ", "pale|number"),
+    ],
+)
+def test_captions_speak_of_the_marks_in_the_picture(dims, stages, name, p, marks_there, not_there):
+    text = figures.layout_caption(walk(spec(dims, stages), name, p), name)
+    assert re.search(marks_there, text)
+    assert not re.search(not_there, text)
+
+
 def test_too_many_ranks_or_dims_are_refused_with_the_way_out():
     with pytest.raises(ValueError, match=r"at most 8 ranks, got p=9.*volume_bars"):
         figures.layout_steps(wb.PRESETS["toy-video"], "dsp", 9)
@@ -128,3 +147,12 @@ def test_reader_strategies_are_drawn_too():
 def test_ranks_keep_their_colours():
     assert figures.rank_colours(8)[:4] == figures.rank_colours(4)
     assert all(re.fullmatch(r"#[0-9a-fA-F]{6}", colour) for colour in figures.rank_colours(30))
+
+
+def test_ranks_look_like_no_strategy():
+    def near(one, other):
+        pairs = zip(to_rgb(one), to_rgb(other), strict=True)
+        return sum((a - b) ** 2 for a, b in pairs) ** 0.5 < 0.2
+
+    strategies = [OTHER, *(c for name, c in figures.COLOURS.items() if name != "single")]
+    assert not any(near(a, b) for a in figures.rank_colours(8) for b in strategies)

@@ -59,6 +59,12 @@ def test_the_formula_is_in_the_hover_and_the_colours_are_the_strategies():
     assert list(trace.marker.color) == [figures.COLOURS["dsp"], figures.COLOURS["ring"]]
 
 
+def test_the_legend_of_bars_is_in_no_strategys_colour():
+    legend = [t for t in figures.volume_bars(VIDEO, 4, ["dsp"]).data if t.showlegend is not False]
+    assert [t.name for t in legend] == ["forward", "backward", "weights' gradients"]
+    assert {colour for t in legend for colour in [t.marker.color]} == {"#555555"}
+
+
 def test_the_caption_of_bars_has_their_numbers():
     text = figures.caption(figures.volume_bars(VIDEO, 4))
     least = wb.closed_form_bytes(VIDEO, "dsp", p=4)
@@ -90,10 +96,19 @@ def test_curves_over_a_dim():
     longer = replace(BIG, dims={"time": 64, "space": 1024})
     assert figure.data[0].y[1] == wb.closed_form_bytes(longer, "dsp", p=8)
     assert "single sends nothing" in figures.caption(figure)
+    assert figure.layout.xaxis.title.text == "time [positions]"
     with pytest.raises(
         ValueError, match=r"over must be 'p' or one of the dims \['time', 'space'\]"
     ):
         figures.volume_curves(BIG, "height", [1])
+
+
+def test_a_curve_on_another_is_dashed():
+    figure = figures.volume_curves(VIDEO, "p", [2, 4], ["megatron-tp", "megatron-sp", "dsp"])
+    assert [curve.line.dash for curve in figure.data] == ["solid", "dash", "solid"]
+    assert len({curve.line.width for curve in figure.data}) == 1
+    assert "A dashed curve" in figures.caption(figure)
+    assert "A gap" not in figures.caption(figure)
 
 
 @pytest.mark.parametrize("name", ["single", "megatron-sp", "ulysses", "ring", "dsp"])
@@ -148,6 +163,12 @@ def test_small_models_are_not_dwarfed_by_devices():
     figure = figures.memory_bars(VIDEO, 2, ["dsp"])
     assert not figure.layout.shapes
     assert "all would fit" in figures.caption(figure)
+
+
+def test_the_caption_of_memory_names_all_devices_of_the_line():
+    text = figures.caption(figures.memory_bars(VIDEO, 2, ["dsp"]))
+    least = min(device.memory_bytes for device in DEVICES.values())
+    assert all(d.name in text for d in DEVICES.values() if d.memory_bytes == least)
 
 
 def test_times_are_the_steps():

@@ -32,7 +32,10 @@ def test_compare_follows_each_control():
         for name in wb.STRATEGIES
     }
     assert "ring: one layer forward" in explorer.picture.value
-    assert explorer.comparison.caption == figures.comparison(expected, 2, [], "bfloat16").caption
+    assert (
+        explorer.comparison.caption
+        == figures.comparison(expected, 2, ["ring", "megatron-sp"], "bfloat16").caption
+    )
 
 
 def test_compare_shows_why_a_strategy_refuses():
@@ -56,6 +59,7 @@ def test_compare_of_many_ranks_gives_volumes_without_layouts():
     explorer.controls["p"].value = 16
     assert "dsp: no layouts above 8 ranks" in explorer.picture.value
     assert explorer.comparison.volumes[-1].sent_bytes > 0
+    assert "In the layouts" not in explorer.comparison.caption
 
 
 def test_compare_changes_the_model():
@@ -86,6 +90,9 @@ def test_the_player_steps_through_the_frames():
         player.controls["step"].value = step
         assert f"step {step} of {len(player.frames)}" in player.picture.value
         assert frame.title.replace(">", "&gt;") in player.picture.value
+        assert figures.layout_caption(player.frames, "dsp").split(" with ")[0] in (
+            player.caption.value
+        )
     assert player.controls["step"].max == len(player.frames)
 
 
@@ -99,6 +106,7 @@ def test_the_player_follows_strategy_ranks_and_model():
     player.controls["model"].value = "toy-text"
     assert player.frames == []
     assert "Refused: dsp keeps a dim cut" in player.picture.value
+    assert player.caption.value == ""
     player.controls["step"].value = 1
     assert "Refused" in player.picture.value
     player.controls["strategy"].value = "ring"

@@ -12,6 +12,7 @@ from workbench.figures.comparison import Comparison, comparison
 from workbench.figures.layouts import (
     MOST_RANKS,
     frames_of,
+    layout_caption,
     layout_steps,
     layout_strip,
     layout_svg,
@@ -31,6 +32,7 @@ __all__ = [
     "frames_of",
     "head_counts",
     "image",
+    "layout_caption",
     "layout_steps",
     "layout_strip",
     "layout_svg",

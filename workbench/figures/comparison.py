@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workbench.figures.layouts import MOST_RANKS, frames_of, strip_picture
+from workbench.figures.layouts import MOST_RANKS, frames_of, marks_caption, strip_picture
 from workbench.figures.marks import Picture, Text, rectangle, svg
 from workbench.figures.style import colour_of
 from workbench.figures.volumes import Volume, volume_caption, volumes
+from workbench.trace import Frame
 from workbench.transformer import TransformerSpec
 from workbench.units import human_bytes
 
@@ -30,8 +31,8 @@ def comparison(
     """Volumes of all strategies by closed form, and the layouts of the ``chosen`` ones."""
     found = volumes(spec, p, dtype=dtype)
     page, text = bars_picture(found), volume_caption(spec, p, found, dtype)
-    for name in dict.fromkeys(chosen):
-        _add_layouts(page, spec, name, p)
+    frames = [f for name in dict.fromkeys(chosen) for f in _add_layouts(page, spec, name, p)]
+    text += f" In the layouts: {marks_caption(frames)}" if frames else ""
     return Comparison(found, svg(page, text), text)
 
 
@@ -69,15 +70,18 @@ def _reason(volume: Volume) -> str:
     return reason if len(reason) <= _LINE else reason[: _LINE - 1] + "…"
 
 
-def _add_layouts(page: Picture, spec: TransformerSpec, name: str, p: int) -> None:
+def _add_layouts(page: Picture, spec: TransformerSpec, name: str, p: int) -> list[Frame]:
+    """Draw one layer under a strategy, or say why not; return what is drawn."""
     top = page.height + 14
     try:
-        strip = strip_picture(frames_of(spec, name, p))
+        frames = frames_of(spec, name, p)
     except ValueError as error:
         words = f"no layouts above {MOST_RANKS} ranks" if p > MOST_RANKS else f"refuses: {error}"
         page.marks.append(Text(20, top + 8, f"{name}: {words}"[: _LINE + 30], 11, "start"))
         page.height = top + 20
-        return
+        return []
+    strip = strip_picture(frames)
     page.marks.append(rectangle(0, top, 8, top + strip.height, colour_of(name)))
     page.marks.append(Text(16, top + 10, f"{name}: one layer forward", 13, "start", bold=True))
     page.add(strip, 10, top + 18)
+    return frames

@@ -170,8 +170,38 @@ def layout_caption(frames: Sequence[Frame], strategy: str) -> str:
         counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
         total = human_bytes(sum(f.sent_bytes for f in sent))
         moves = f"{counted}; each rank sends {total}"
+    ranks = f"{p} rank{'s' * (p > 1)}"
     return (
-        f"{strategy}, {p} ranks, one layer forward in {len(frames)} steps: {moves}. Solid: what a "
-        "rank holds, in the colour and with the number of the rank it came from (Σ: a sum over "
-        "all); pale stripes: sent away; arrows: where attention runs; bar: its share of the width."
+        f"{strategy}, {ranks}, one layer forward in {len(frames)} steps: {moves}. "
+        + marks_caption(frames)
     )
+
+
+#: Collectives that leave sums, which came from all ranks.
+_SUMS = ("reduce_scatter", "all_reduce")
+_SHARES = {"model": "the width M", "heads": "the heads", "ff": "the MLP's hidden units"}
+
+
+def marks_caption(frames: Sequence[Frame]) -> str:
+    """Say what each kind of mark means, of those that pictures of these frames have."""
+    moved = [f for f in frames if f.event == "collective"]
+    kinds = {f.records[0].kind for f in moved}
+    number = " and with the number" * bool(kinds.difference(_SUMS))
+    origin = f", in the colour{number} of the rank it came from" * (frames[0].p > 1)
+    bars = [words for name, words in _SHARES.items() if any(name in f.layout.sizes for f in frames)]
+    said = {
+        f"Solid: what a rank holds{origin}": True,
+        "Σ: a sum over all": bool(kinds.intersection(_SUMS)),
+        "Q: its queries; K,V: the keys and values that are with it; r: the rank itself": any(
+            f.hop for f in frames
+        ),
+        "pale stripes: sent away": any(f.layout.split for f in moved),
+        "grey stripes: padding, since p does not divide the dim": any(map(_padded, frames)),
+        "arrows: where attention runs": any(f.attended for f in frames),
+        f"thin bar: its share of {', '.join(bars)}": True,
+    }
+    return "; ".join(words for words, there in said.items() if there) + "."
+
+
+def _padded(frame: Frame) -> bool:
+    return frame.layout.split is not None and frame.layout.sizes[frame.layout.split] % frame.p > 0

@@ -172,14 +172,18 @@ def memory_bars(
     )  # fmt: skip
     highest = max(peaks.values(), default=0)
     for size in sorted({device.memory_bytes for device in DEVICES.values()}):
-        names = ", ".join(d.name for d in DEVICES.values() if d.memory_bytes == size)
         if size < 20 * highest:
-            figure.add_hline(size, line_dash="dash", annotation_text=names,
+            figure.add_hline(size, line_dash="dash", annotation_text=", ".join(_names_of(size)),
                              annotation_position="top right")  # fmt: skip
     styled(figure, f"Peak memory of one of {p} ranks, one step, {dtype}", height=430)
     figure.update_yaxes(title="peak of live tensors [bytes]", tickformat="~s", ticksuffix="B")
     figure.update_yaxes(rangemode="tozero")
     return captioned(figure, _memory_caption(peaks, refused))
+
+
+def _names_of(size: int) -> list[str]:
+    """All devices with so much memory."""
+    return [device.name for device in DEVICES.values() if device.memory_bytes == size]
 
 
 def _memory_caption(peaks: dict[str, int], refused: dict[str, str]) -> str:
@@ -193,5 +197,6 @@ def _memory_caption(peaks: dict[str, int], refused: dict[str, str]) -> str:
             f"{human_bytes(peaks[low])}, weights and gradients included, optimizer left out."
         )
         fit = f"{', '.join(over)} would not fit" if over else "all would fit"
-        parts.append(f"In {human_bytes(smallest.memory_bytes)} ({smallest.name}) {fit}.")
+        names = ", ".join(_names_of(smallest.memory_bytes))
+        parts.append(f"In {human_bytes(smallest.memory_bytes)} ({names}) {fit}.")
     return " ".join([*parts, *refusals(refused)])

@@ -37,9 +37,10 @@ KINDS: dict[str, str] = {
     "ring_shift": "#AA4499",
 }
 
-#: Source: Paul Tol, "Colour schemes", SRON/EPS/TN/09-002 (2021), scheme "light".
+#: Far from each other (CIE76 above 20 for normal sight and for each kind of colour-blindness, as
+#: simulated by Machado et al. 2009), from all colours of strategies, and light enough for labels.
 _RANKS = (
-    "#77AADD", "#EE8866", "#EEDD88", "#FFAABB", "#44BB99", "#BBCC33", "#99DDFF", "#AAAA00",
+    "#9966CC", "#F7DF63", "#73996B", "#B8E6DE", "#2E9999", "#7CF7A5", "#99992E", "#D2ADF7",
 )  # fmt: skip
 
 INK, PALE, PAPER = "#222222", "#DDDDDD", "#FFFFFF"
@@ -56,7 +57,7 @@ def rank_colours(p: int) -> list[str]:
     Examples
     --------
     >>> rank_colours(2), len(set(rank_colours(40)))
-    (['#77AADD', '#EE8866'], 40)
+    (['#9966CC', '#F7DF63'], 40)
     """
     more = p - len(_RANKS)
     spectrum = matplotlib.colormaps["viridis"]

@@ -16,6 +16,7 @@ from workbench.units import human_bytes
 PHASES = ("forward", "backward", "gradients")
 #: What a phase looks like in a bar, besides the strategy's colour.
 _PATTERN = {"forward": "", "backward": "/", "gradients": "x"}
+_NAMES, _SWATCH = {"gradients": "weights' gradients"}, "#555555"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def volume_bars(
         horizontal_spacing=0.06,
     )  # fmt: skip
     for phase in PHASES:
-        figure.add_trace(_bars(found, phase), 1, 2 if phase == "gradients" else 1)
+        column = 2 if phase == "gradients" else 1
+        figure.add_traces([_bars(found, phase), _swatch(phase)], 1, column)
     for volume in found:
         if volume.refusal:
             words = "refuses: see below"
@@ -92,9 +94,10 @@ def volume_bars(
             )
     dims = ", ".join(f"{name} {size:,}" for name, size in spec.dims.items())
     title = f"One training step on {p} ranks: {dims}, {dtype}"
-    legend = {"orientation": "h", "y": -0.2, "traceorder": "normal"}
-    styled(figure, title, barmode="group", height=130 + 50 * len(found), legend=legend)
-    figure.update_layout(margin={"l": 110, "t": 90})
+    legend = {"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom",
+              "x": 0, "traceorder": "normal"}  # fmt: skip
+    styled(figure, title, barmode="group", height=180 + 50 * len(found), legend=legend)
+    figure.update_layout(margin={"l": 110, "t": 90, "b": 90})
     figure.update_xaxes(title_text="sent by one rank [bytes]", tickformat="~s", ticksuffix="B")
     for column, phases in ((1, PHASES[:2]), (2, PHASES[2:])):
         most = max((v.bytes_by_phase.get(f, 0) for v in found for f in phases), default=0)
@@ -111,7 +114,8 @@ def _bars(found: Sequence[Volume], phase: str) -> go.Bar:
     ]
     sent = [v.bytes_by_phase.get(phase) for v in found]
     return go.Bar(
-        name={"gradients": "weights' gradients"}.get(phase, phase),
+        name=_NAMES.get(phase, phase),
+        showlegend=False,
         orientation="h",
         y=[v.strategy for v in found],
         x=sent,
@@ -122,9 +126,19 @@ def _bars(found: Sequence[Volume], phase: str) -> go.Bar:
         hovertemplate="%{y}, " + phase + ": %{text}<br>%{customdata}<extra></extra>",
         marker={
             "color": [colour_of(v.strategy) for v in found],
-            "pattern": {"shape": _PATTERN[phase], "fillmode": "overlay", "fgcolor": "#FFFFFF"},
+            "pattern": _pattern(phase),
         },
     )
+
+
+def _swatch(phase: str) -> go.Bar:
+    """The legend's entry of a phase, in no strategy's colour."""
+    marker = {"color": _SWATCH, "pattern": _pattern(phase)}
+    return go.Bar(x=[None], y=[None], name=_NAMES.get(phase, phase), orientation="h", marker=marker)
+
+
+def _pattern(phase: str) -> dict:
+    return {"shape": _PATTERN[phase], "fillmode": "overlay", "fgcolor": "#FFFFFF"}
 
 
 def volume_caption(
@@ -191,19 +205,20 @@ def volume_curves(
     """
     names = list(strategies or [name for name in STRATEGIES if name != "single"])
     figure = go.Figure()
-    for width, name in zip((7, *[2.5] * len(names)), names, strict=False):
-        # The first is wide, so that it shows below a second that sends the same.
+    for name in names:
         sent = [_sent(varied(spec, over, value), name, value if over == "p" else p, dtype)
                 for value in values]  # fmt: skip
+        again = any(list(curve.y) == sent for curve in figure.data)  # show what lies below
         figure.add_trace(
             go.Scatter(
                 x=list(values), y=sent, name=name, mode="lines+markers",
-                marker={"color": colour_of(name), "size": 8}, line={"width": width},
+                marker={"color": colour_of(name), "size": 5 if again else 8},
+                line={"width": 2.5, "dash": "dash" if again else "solid"},
                 text=["" if y is None else human_bytes(y) for y in sent],
                 hovertemplate=f"{name}, {over} = %{{x}}: %{{text}}<extra></extra>",
             )
         )  # fmt: skip
-    axis = {"title": "ranks p" if over == "p" else f"{over} [tokens]", "type": "log"}
+    axis = {"title": "ranks p" if over == "p" else f"{over} [positions]", "type": "log"}
     rest = "" if over == "p" else f" on {p} ranks"
     styled(figure, f"Sent by one rank in one step{rest}, {dtype}", height=430)
     figure.update_xaxes(**axis, tickvals=list(values))
@@ -244,4 +259,11 @@ def _curves_caption(figure: go.Figure, over: str) -> str:
             f"{curve.name} goes from {human_bytes(low)} at {over} = {first} to "
             f"{human_bytes(high)} at {over} = {last} ({high / low:.3g} times)"
         )
-    return "; ".join(parts) + ". A gap is a size that the strategy refuses."
+    gaps = any(None in curve.y for curve in figure.data)
+    dashed = any(curve.line.dash == "dash" for curve in figure.data)
+    return (
+        "; ".join(parts)
+        + "."
+        + " A dashed curve lies on another that sends the same." * dashed
+        + " A gap is a size that the strategy refuses." * gaps
+    )

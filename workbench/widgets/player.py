@@ -20,6 +20,8 @@ class LayoutPlayer(w.VBox):
         What is stepped through; empty where the strategy refuses.
     picture : ipywidgets.HTML
         The SVG, or the reason of a refusal.
+    caption : ipywidgets.HTML
+        What the marks mean, with the walk's numbers.
     """
 
     def __init__(self, spec: TransformerSpec | None, strategy: str, p: int):
@@ -31,8 +33,8 @@ class LayoutPlayer(w.VBox):
         self.controls["strategy"] = choice("strategy", list(STRATEGIES), strategy)
         self.controls["p"] = number("ranks p", p, 1, figures.MOST_RANKS)
         self.controls["step"] = number("step", 1, 1, 1)
-        self.picture = w.HTML()
-        super().__init__([*map(_shown, self.controls.values()), self.picture])
+        self.picture, self.caption = w.HTML(), w.HTML()
+        super().__init__([*map(_shown, self.controls.values()), self.picture, self.caption])
         for name, control in self.controls.items():
             control.observe(self._step if name == "step" else self._walk, "value")
         self._walk()
@@ -47,7 +49,7 @@ class LayoutPlayer(w.VBox):
                 self.spec, self.controls["strategy"].value, self.controls["p"].value
             )
         except ValueError as error:
-            self.frames = []
+            self.frames, self.caption.value = [], ""
             self.picture.value = caption_line(f"Refused: {error}.").value
             return
         step.value, step.max = min(step.value, len(self.frames)), len(self.frames)
@@ -57,6 +59,7 @@ class LayoutPlayer(w.VBox):
         if self.frames:
             name, step = self.controls["strategy"].value, self.controls["step"].value
             self.picture.value = figures.layout_svg(self.frames, name, step - 1)
+            self.caption.value = caption_line(figures.layout_caption(self.frames, name)).value
 
 
 def _shown(control: w.Widget) -> w.Widget:
