@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import faulthandler
+import logging
 import multiprocessing
 import os
 import pathlib
@@ -124,7 +125,15 @@ def _start(processes: list[Any], name: str, p: int, context: Any) -> None:
     taken = time.monotonic() - started
     if taken > SLOW_START_S and context.get_start_method() == "forkserver":
         note = "the first call also loads torch, once; later ones take a fraction of it"
-        print(f"Starting {p} ranks took {human_seconds(taken)}: {note}.", file=sys.stderr)
+        _explain(f"Starting {p} ranks took {human_seconds(taken)}: {note}.")
+
+
+def _explain(text: str) -> None:
+    """Print in a notebook, where stderr looks like an error; log in a script."""
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
+        print(text)
+    else:
+        logging.getLogger(__name__).info(text)
 
 
 def _end(processes: list[Any]) -> None:

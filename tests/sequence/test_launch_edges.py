@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import IPython
 import psutil
 import pytest
 import torch
@@ -172,10 +173,17 @@ def test_a_dead_fork_server_is_told_and_replaced(tmp_path):
     assert run_local(rank_only, 2) == [0, 1]
 
 
-def test_a_slow_start_is_explained(monkeypatch, capsys):
+def test_a_slow_start_is_explained(monkeypatch, capsys, caplog):
     monkeypatch.setattr(launch, "SLOW_START_S", 0.0)
+    with caplog.at_level("INFO", "workbench.launch"):
+        run_local(rank_only, 2)
+    assert "Starting 2 ranks took" in caplog.text
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(IPython, "get_ipython", lambda: object())  # as in a notebook
     run_local(rank_only, 2)
-    assert "Starting 2 ranks took" in capsys.readouterr().err
+    out, errors = capsys.readouterr()
+    assert out.startswith("Starting 2 ranks took")
+    assert errors == ""
     monkeypatch.setattr(launch, "SLOW_START_S", 60.0)
     run_local(rank_only, 2)
     assert capsys.readouterr().err == ""
