@@ -94,10 +94,11 @@ class Layout:
         assert self.split is None or self.value == "whole", "a split tensor has no other state"
 
     def __str__(self) -> str:
-        letters = [name[0].upper() for name in self.sizes]
+        # A dim whose letter stands for another, too, is spelled out, and alike in all tensors.
+        letters = [name[0].upper() for name in {*self.sizes, *RESERVED, "ff"}]
         names = [
             letter if letters.count(letter) == 1 or name in RESERVED else name.capitalize()
-            for letter, name in zip(letters, self.sizes, strict=True)
+            for letter, name in ((name[0].upper(), name) for name in self.sizes)
         ]
         marked = [
             f"{short}/{self.axis}" if name == self.split else short

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.layout import Dims, Layout, collective_between, take_shard, trim_shard
+from workbench.layout import Dims, Geometry, Layout, collective_between, take_shard, trim_shard
 
 SIZES = {"batch": 2, "a": 5, "b": 1, "c": 7, "model": 3}
 WHOLE = Layout(Dims(SIZES))
@@ -88,3 +88,11 @@ def test_layouts_as_people_write_them():
     layout = Layout(Dims(sizes), "tokens")
     assert str(layout) == "[B, Time, Tokens/sp, S, M]"
     assert str(layout.with_value("partial")) == "[B, Time, Tokens, S, M] (partial sums)"
+
+
+def test_a_dim_is_called_the_same_in_all_tensors_of_a_model():
+    dims = {"depth": 2, "height": 3, "width": 4}
+    model = Geometry(dims=dims, stages=tuple(dims), d_model=8, num_heads=2)
+    stream = model.stream.with_split("height")
+    assert str(stream) == "[B, D, Height/sp, W, M]"
+    assert str(model.heads(stream)) == "[B, D, Height/sp, W, H, C]"
