@@ -1,6 +1,6 @@
 """What travels in a federated run, while clients, rounds and the adapters' rank change."""
 
-from functools import cache
+from functools import lru_cache
 
 import ipywidgets as w
 
@@ -48,7 +48,7 @@ class Traffic(w.VBox):
         self.caption.value = caption_line(text).value
 
 
-@cache
+@lru_cache(maxsize=2 * len(RANKS))  # two models, each with all ranks
 def client_bytes(model: str, rank: int) -> dict[str, int]:
     """What one client sends and gets in a round: adapters of this rank, and all weights."""
     from workbench.federated import FederatedTask, round_traffic
