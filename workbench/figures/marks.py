@@ -4,7 +4,7 @@ A `Picture` is plain data in pixels, y downwards. `svg` makes a string of it (th
 live widget), `artists` a matplotlib figure, `traces` plotly traces.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html import escape
 from itertools import groupby
 from typing import Literal
@@ -70,12 +70,17 @@ class Picture:
 
 
 def _shifted(mark, x, y):
+    # Written out: `dataclasses.replace` takes three times as long, and a page has many marks.
     match mark:
-        case Area(points=points):
-            return replace(mark, points=tuple((px + x, py + y) for px, py in points))
+        case Area():
+            points = tuple([(px + x, py + y) for px, py in mark.points])
+            return Area(
+                points, mark.fill, mark.edge, mark.width, mark.hatched, mark.dashed, mark.tip
+            )
         case Arrow(start=(ax, ay), end=(bx, by)):
-            return replace(mark, start=(ax + x, ay + y), end=(bx + x, by + y))
-    return replace(mark, x=mark.x + x, y=mark.y + y)
+            return Arrow((ax + x, ay + y), (bx + x, by + y), mark.heads, mark.colour)
+    m = mark
+    return Text(m.x + x, m.y + y, m.words, m.size, m.anchor, m.bold, m.colour)
 
 
 def rectangle(x0: float, y0: float, x1: float, y1: float, fill: str | None, **options) -> Area:
