@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -221,7 +222,7 @@ simulate(task, run_dir={folder!r})
 
 def test_ctrl_c_stops_a_script_at_once(tiny_encoder, tmp_path):
     code = CTRL_C.format(model=tiny_encoder, folder=str(tmp_path))
-    environment = os.environ | {"PYTHONPATH": "tests"}
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parent)}
     process = subprocess.Popen(
         [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True
     )
