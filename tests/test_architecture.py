@@ -29,6 +29,7 @@ ORDER = [
     {"comm"},
     {"strategies"},
     {"transformer"},
+    {"failure"},
     {"launch", "meter"},
     {"rank"},
     {"outcome"},

@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 
 from workbench.comm import Comm
+from workbench.failure import first_cause, result_file, where_it_hangs
 from workbench.layout import check_count
 from workbench.units import human_seconds
 
@@ -31,22 +32,14 @@ RankFunction = Callable[[int, Comm], Any]
 
 #: Ranks are forked from a server that has these modules loaded already.
 PRELOAD = ["torch", "torch.distributed", "workbench.step"]
-#: How long a failed or hung run waits for the ranks' last words [s].
-GRACE_S = 0.25
 #: How often a rank looks whether its run is over, and a run whether its ranks live [s].
 WATCH_S = 1.0
+#: How often a start is tried while the fork server dies, and the pause between two tries [s].
+START_TRIES, START_PAUSE_S = 50, 0.1
 #: A start that takes longer than this is explained to the user [s].
 SLOW_START_S = 0.5
 #: Starting ranks hides ``__main__`` for a moment: one thread at a time.
 _STARTING = threading.Lock()
-
-
-class RankError(RuntimeError):
-    """A rank raised or died; ``rank`` says which, the message has its own traceback."""
-
-    def __init__(self, message: str, rank: int):
-        super().__init__(message)
-        self.rank = rank
 
 
 def run_fake(fn: RankFunction, p: int) -> Any:
@@ -110,7 +103,7 @@ def run_local(
         try:
             _start(processes, name, p, multiprocessing.get_context(start_method))
             _wait(processes, folder, started + timeout_s, timeout_s)
-            return [torch.load(_result(folder, rank), weights_only=False) for rank in range(p)]
+            return [torch.load(result_file(folder, rank), weights_only=False) for rank in range(p)]
         finally:
             _end(processes)
 
@@ -120,12 +113,24 @@ def _start(processes: list[Any], name: str, p: int, context: Any) -> None:
     started = time.monotonic()
     with _STARTING, _no_main_module():
         for rank in range(p):
-            processes.append(context.Process(target=_rank_main, args=(rank, name), daemon=True))
-            processes[-1].start()
+            _start_one(processes, context, (rank, name))
     taken = time.monotonic() - started
     if taken > SLOW_START_S and context.get_start_method() == "forkserver":
         note = "the first call also loads torch, once; later ones take a fraction of it"
         _explain(f"Starting {p} ranks took {human_seconds(taken)}: {note}.")
+
+
+def _start_one(processes: list[Any], context: Any, arguments: tuple[int, str]) -> None:
+    """Start a rank; where the fork server is just dying, wait until it can be replaced."""
+    for left in reversed(range(START_TRIES)):
+        processes.append(context.Process(target=_rank_main, args=arguments, daemon=True))
+        try:
+            return processes[-1].start()
+        except (ConnectionError, EOFError):
+            processes.pop()
+            if not left:
+                raise
+            time.sleep(START_PAUSE_S)
 
 
 def _explain(text: str) -> None:
@@ -151,10 +156,6 @@ def _kill_group(pid: int) -> None:
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
-
-
-def _result(folder: pathlib.Path, rank: int) -> pathlib.Path:
-    return folder / f"{rank}.pt"
 
 
 def run_torchrun(fn: RankFunction) -> list[Any] | None:
@@ -211,7 +212,7 @@ def _rank_main(rank: int, name: str) -> None:
             result = _with_group(fn, rank, p, folder, timeout_s)
             unfinished = folder / f"{rank}.part"
             torch.save(result, unfinished, pickle_module=cloudpickle)
-            unfinished.rename(_result(folder, rank))
+            unfinished.rename(result_file(folder, rank))
         except BaseException:
             report = (time.time(), traceback.format_exc())
             (folder / f"{rank}.error").write_bytes(pickle.dumps(report))
@@ -253,46 +254,9 @@ def _wait(processes: list[Any], folder: pathlib.Path, deadline: float, timeout_s
         sentinels = [process.sentinel for process in running.values()]
         connection.wait(sentinels, min(max(left, 0), WATCH_S))
         done = [rank for rank, process in running.items() if process.exitcode is not None]
-        if any(processes[rank].exitcode or not _result(folder, rank).exists() for rank in done):
-            raise _failure(processes, folder)
+        if any(processes[rank].exitcode or not result_file(folder, rank).exists() for rank in done):
+            raise first_cause(processes, folder)
         if not done and left <= 0:
-            raise _hung(running, folder, timeout_s)
+            raise where_it_hangs(running, folder, timeout_s)
         for rank in done:
             del running[rank]
-
-
-def _failure(processes: list[Any], folder: pathlib.Path) -> RankError:
-    """The first cause: a killed rank, else the error that was raised first."""
-    p, until = len(processes), time.monotonic() + GRACE_S
-    for process in processes:
-        process.join(max(until - time.monotonic(), 0))
-    for rank, process in enumerate(processes):
-        code = process.exitcode
-        said = (folder / f"{rank}.error").exists() or _result(folder, rank).exists()
-        if code is not None and not said:
-            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            return RankError(
-                f"rank {rank} of {p} died by {how} before it returned a result. If the machine "
-                "ran out of memory, try a smaller model, batch or p.",
-                rank,
-            )
-    reports = {int(path.stem): pickle.loads(path.read_bytes()) for path in folder.glob("*.error")}
-    rank = min(reports, key=lambda r: reports[r][0])
-    return RankError(f"rank {rank} of {p} raised:\n\n{reports[rank][1]}", rank)
-
-
-def _hung(running: dict[int, Any], folder: pathlib.Path, timeout_s: float) -> TimeoutError:
-    for process in running.values():
-        if hasattr(faulthandler, "register"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGUSR1)
-    time.sleep(GRACE_S)
-    stacks = []
-    for rank in sorted(running):
-        file = folder / f"{rank}.stack"
-        stack = file.read_text() if file.exists() else "(it was still starting)\n"
-        stacks.append(f"rank {rank} is at:\n{stack}")
-    return TimeoutError(
-        f"ranks {sorted(running)} had not finished after {timeout_s:g} s and were stopped. Give "
-        f"them longer with timeout_s=..., or look where they hang:\n\n" + "\n".join(stacks)
-    )

@@ -3,12 +3,14 @@
 import dataclasses
 import os
 import pathlib
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch
@@ -18,13 +20,13 @@ from flwr.serverapp import ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from workbench.federated import History, simulate
+from workbench.federated import History, client_app, simulate
 from workbench.federated.history import same_weights
 from workbench.federated.in_process import InProcessGrid, task_identity
 from workbench.federated.learner import Learner, torch_threads
 from workbench.federated.lora import initial_adapter
 from workbench.federated.server_app import sample
-from workbench.federated.simulation import configured_server
+from workbench.federated.simulation import configured_client, configured_server
 
 
 def test_a_second_run_is_equal_to_the_bit(task, history):
@@ -53,6 +55,12 @@ def test_ray_is_equal_to_the_bit(task, history, tmp_path):
     assert same_weights(parallel.weights, history.weights)
     assert [r.evaluation for r in parallel.rounds] == [r.evaluation for r in history.rounds]
     assert [r.uplink_bytes for r in parallel.rounds] == [r.uplink_bytes for r in history.rounds]
+
+
+def test_the_client_app_travels_to_other_processes(task):
+    """Here, where the shape checker wraps what a function defines inside itself, too."""
+    configured = configured_client(client_app.app, {"task": task.to_json()})
+    assert isinstance(pickle.loads(cloudpickle.dumps(configured)), ClientApp)
 
 
 def test_the_seed_and_the_rounds_matter(task, history):

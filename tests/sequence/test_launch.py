@@ -12,7 +12,8 @@ import psutil
 import pytest
 import torch
 
-from workbench.launch import RankError, run_local
+from workbench.failure import RankError
+from workbench.launch import run_local
 
 
 def leftovers():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import IPython
@@ -14,7 +15,8 @@ import pytest
 import torch
 
 from workbench import launch
-from workbench.launch import RankError, run_local
+from workbench.failure import RankError
+from workbench.launch import run_local
 
 
 def gone(pid, within_s=20.0):
@@ -171,6 +173,39 @@ def test_a_dead_fork_server_is_told_and_replaced(tmp_path):
         run_local(kills_it, 2)
     assert all(gone(int((tmp_path / str(rank)).read_text())) for rank in range(2))
     assert run_local(rank_only, 2) == [0, 1]
+
+
+def test_a_start_waits_for_a_dying_fork_server():
+    """Killed, it refuses connections at once, but is gone only a little later."""
+
+    class Dying:
+        def __init__(self, target, args, daemon):
+            refused.append(args)
+
+        def start(self):
+            if len(refused) < 3:
+                raise ConnectionRefusedError
+
+    processes, refused = [], []
+    context = types.SimpleNamespace(Process=Dying)
+    launch._start_one(processes, context, (0, "folder"))
+    assert len(processes) == 1
+    assert refused == [(0, "folder")] * 3
+
+
+def test_a_fork_server_that_stays_dead_is_told(monkeypatch):
+    class Dead:
+        def __init__(self, **_):
+            pass
+
+        def start(self):
+            raise EOFError
+
+    monkeypatch.setattr(launch, "START_PAUSE_S", 0.0)
+    processes = []
+    with pytest.raises(EOFError):
+        launch._start_one(processes, types.SimpleNamespace(Process=Dead), (0, "folder"))
+    assert processes == []
 
 
 def test_a_slow_start_is_explained(monkeypatch, capsys, caplog):

@@ -8,9 +8,10 @@ import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.simulation import run_simulation
@@ -141,13 +142,13 @@ def configured_server(app: ServerApp, config: dict, stop: threading.Event) -> Se
 def configured_client(app: ClientApp, config: dict) -> ClientApp:
     """The same app with a run config, which `run_simulation` has no argument for."""
     wrapper = ClientApp()
-
-    def handle(message, context):
-        return app(message, _with_config(context, config))
-
     for register in (wrapper.query, wrapper.train, wrapper.evaluate):
-        register()(handle)
+        register()(partial(_handle, app, config))  # a closure might not travel to Ray's processes
     return wrapper
+
+
+def _handle(app: ClientApp, config: dict, message: Message, context: Context) -> Message:
+    return app(message, _with_config(context, config))
 
 
 def _with_config(context: Context, config: dict) -> Context:
