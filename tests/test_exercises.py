@@ -167,4 +167,5 @@ def test_predictions_of_any_kind():
     assert "0.5 times" in repr(beside(1500, 3000, human_bytes))
     assert "so it is" in repr(beside(3, 3))
     assert "nothing" in repr(beside(..., 3))
+    assert "without quotes" in repr(beside("20 times", 3.5, "{:.0f} times".format))
     assert "times" not in repr(beside(0, 3))

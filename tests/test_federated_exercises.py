@@ -98,6 +98,18 @@ def test_the_right_answer_is_right(name):
     assert check(name)(ANSWERS[name][0])
 
 
+def test_numpy_numbers_are_numbers():
+    def size(weights, rank):
+        return 4 * rank * np.sum(weights)
+
+    def paired(before, after):
+        falls = np.subtract(before, after)
+        return falls.mean(), falls.std(ddof=1) / np.sqrt(len(falls))
+
+    assert check("adapter_bytes")(size)
+    assert check("paired_mean")(paired)
+
+
 @pytest.mark.parametrize(
     ("name", "number"), [(name, i) for name in ANSWERS for i in range(1, len(ANSWERS[name]))]
 )
@@ -122,6 +134,7 @@ def test_wrong_answers_are_refused_with_hints(name, number):
         ("paired_mean", 1, "The sign"),
         ("paired_mean", 2, "not the error of the mean"),
         ("paired_mean", 3, "seeds come in pairs"),
+        ("paired_mean", 5, "not by n - 1"),
         ("factor_gap", 1, "The other way round"),
         ("factor_gap", 2, "how far FedAvg is off it"),
         ("factor_gap", 3, "what FedAvg gets"),

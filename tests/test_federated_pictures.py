@@ -40,6 +40,8 @@ def test_losses_have_a_line_a_seed_and_their_mean():
     assert figure.layout.shapes[0].y0 == 2.5  # the pretrained start
     assert "lowest first: federated 1.600, local only 2.400" in caption(figure)
     assert "20 steps a round" in figure.layout.title.text
+    assert "dashed" in caption(figure)
+    assert "dashed" not in caption(figures.loss_rounds({"federated": runs["federated"]}))
 
 
 def test_two_rounds_are_no_start_and_end():
@@ -70,6 +72,9 @@ def test_pairs_show_each_seed_and_the_interval_of_the_mean():
     assert (band.x, band.mode) == ((-0.2, 0.02), "lines")
     assert points.x == (-0.1, -0.2, 0.03)
     assert other.y == ("centralised",) * 3
+    low, high = figure.layout.xaxis.range
+    assert low < -0.3  # no bar or point is cut off
+    assert high > 0.03
     said = "lower in 2 of 3 seeds, mean -0.090 nat (interval -0.200 to +0.020)"
     assert said in caption(figure)
     assert "centralised: lower in 3 of 3 seeds, mean -0.300 nat." in caption(figure)

@@ -1,7 +1,7 @@
 """Exercises on federated fine-tuning: joining updates, counting bytes, comparing runs."""
 
 from math import prod, sqrt
-from statistics import fmean, stdev
+from statistics import fmean, pstdev, stdev
 
 import torch
 
@@ -100,8 +100,8 @@ def _pairs(rng):
 
 
 check_paired_mean = Exercise(
-    "Write f(before, after), which returns the mean fall of the loss over seeds, and the standard "
-    "error of that mean, from the differences seed by seed.",
+    "Write f(before, after), which returns two numbers: the mean fall of the loss over seeds, and "
+    "the standard error of that mean, from the differences seed by seed.",
     (
         "First make the list of differences, one for each seed. Then forget the two lists.",
         "Standard error: the standard deviation with n - 1, divided by the square root of n.",
@@ -117,6 +117,12 @@ check_paired_mean = Exercise(
                 lambda one, other: (
                     fmean(one) - fmean(other),
                     stdev(a - b for a, b in zip(one, other, strict=True)),
+                )
+            ),
+            "The mean is right; the deviation is divided by n, not by n - 1 (NumPy: ddof=1).": (
+                lambda one, other: (
+                    fmean(one) - fmean(other),
+                    pstdev(a - b for a, b in zip(one, other, strict=True)) / sqrt(len(one)),
                 )
             ),
             "The mean is right; the error ignores that seeds come in pairs.": lambda one, other: (

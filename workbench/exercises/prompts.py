@@ -73,6 +73,8 @@ def beside(prediction: Any, found: Any, say: Callable[[Any], str] = str) -> Comp
         )
     if prediction == found:
         return Comparison(f"You predicted {say(found)}, and so it is.")
+    if isinstance(prediction, str) and not isinstance(found, str):
+        return Comparison(f"You typed {prediction!r}; type a number, without quotes and units.")
     text = f"You predicted {say(prediction)}; it is {say(found)}."
     numbers = all(isinstance(v, int | float) and v > 0 for v in (prediction, found))
     if numbers and not isinstance(found, bool):

@@ -1,6 +1,7 @@
 """What a federated run says: who holds how much, how the loss falls, who gains, what travels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from statistics import fmean
 
 import plotly.graph_objects as go
@@ -96,9 +97,11 @@ def _losses_caption(runs, start) -> str:
     ends = {way: fmean(losses[-1] for losses in seeds) for way, seeds in runs.items()}
     said = ", ".join(f"{way} {loss:.3f}" for way, loss in sorted(ends.items(), key=lambda e: e[1]))
     seeds = len(next(iter(runs.values())))
+    lengths = {len(losses) for each in runs.values() for losses in each}
+    dashed = "; dashed: start and end only" if min(lengths) == 2 < max(lengths) else ""
     return (
         f"The pretrained model starts at {start:.3f} nat. After the last round, lowest first: "
-        f"{said}. Thick: the mean over {seeds} seeds; thin: each seed; dashed: start and end only."
+        f"{said}. Thick: the mean over {seeds} seeds; thin: each seed{dashed}."
     )
 
 
@@ -172,10 +175,18 @@ def paired_differences(
         )  # fmt: skip
     figure.add_vline(x=0, line={"color": WAYS["pretrained"]})
     styled(figure, f"Held-out loss minus that of: {against}", height=150 + 60 * len(differences))
-    figure.update_xaxes(title="difference [nat], left of 0 is better")
+    low, high = _ends([*differences.values(), *intervals.values()])
+    figure.update_xaxes(title="difference [nat], left of 0 is better", range=[low, high])
     figure.update_yaxes(automargin=True, autorange="reversed", ticksuffix=" ")
     sentences = [_pair_sentence(*each, intervals.get(each[0])) for each in differences.items()]
     return captioned(figure, " ".join([*sentences, "Each point is one seed."]))
+
+
+def _ends(values: Iterable[Sequence[float]]) -> tuple[float, float]:
+    """The range of an axis that holds all values and 0, with room on both sides."""
+    held = [0.0, *(value for each in values for value in each if isfinite(value))]
+    room = 0.05 * (max(held) - min(held) or 1)
+    return min(held) - room, max(held) + room
 
 
 def _pair_sentence(way, values, interval) -> str:
