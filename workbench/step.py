@@ -30,6 +30,7 @@ def fake_step(
     dtype: str = "float32",
     seed: int = 0,
     shard: str | None = None,
+    **options,
 ) -> FakedStep:
     """Go through one training step of rank 0 on meta tensors; any ``p``, nothing is sent.
 
@@ -48,6 +49,8 @@ def fake_step(
     shard : str or None
         The dim that is cut before the first stage; ``None`` takes the one that costs the fewest
         bytes. Strategies that cut no dim ignore it.
+    **options
+        Values of the strategy's own options, as ``wb.STRATEGIES[strategy].options`` lists them.
 
     Raises
     ------
@@ -61,7 +64,7 @@ def fake_step(
     >>> faked.forward_bytes == closed_form_bytes(PRESETS["toy-video"], "dsp", p=4, phase="forward")
     True
     """
-    cls, shard = _prepare(spec, strategy, p, dtype, shard)
+    cls, shard = _prepare(spec, strategy, p, dtype, shard, options)
 
     def on_rank(rank, comm):
         step = RankStep(comm, spec, cls, dtype, seed, shard, torch.device("meta"))
@@ -83,12 +86,13 @@ def run_step(
     repeats: int = 1,
     threads: int = 1,
     timeout_s: float = 300.0,
+    **options,
 ) -> RealStep:
     """Run one training step on ``p`` processes and compare it with one device.
 
     Parameters
     ----------
-    spec, strategy, p, dtype, seed, shard
+    spec, strategy, p, dtype, seed, shard, **options
         As for `fake_step`. Weights and input are drawn from ``seed``, the same for every
         strategy and ``p``.
     repeats : int
@@ -104,7 +108,7 @@ def run_step(
         As `run_local`.
     """
     check_count("repeats", repeats)
-    cls, shard = _prepare(spec, strategy, p, dtype, shard)
+    cls, shard = _prepare(spec, strategy, p, dtype, shard, options)
     started = time.perf_counter()
     ranks = run_local(
         lambda rank, comm: rank_step(comm, spec, cls, dtype, seed, shard, repeats),
@@ -112,8 +116,8 @@ def run_step(
         threads=threads,
         timeout_s=timeout_s,
     )
-    options = {"dtype": dtype, "seed": seed, "shard": shard}
-    return compare(ranks, spec, cls, options, time.perf_counter() - started)
+    run = {"dtype": dtype, "seed": seed, "shard": shard}
+    return compare(ranks, spec, cls, run, time.perf_counter() - started)
 
 
 def torchrun_step(
@@ -124,17 +128,18 @@ def torchrun_step(
     seed: int = 0,
     shard: str | None = None,
     repeats: int = 1,
+    **options,
 ) -> RealStep | None:
     """`run_step` on the ranks that torchrun has started; the result on rank 0, else None."""
     p = int(os.environ["WORLD_SIZE"])
     check_count("repeats", repeats)
-    cls, shard = _prepare(spec, strategy, p, dtype, shard)
+    cls, shard = _prepare(spec, strategy, p, dtype, shard, options)
     started = time.perf_counter()
     ranks = run_torchrun(lambda rank, comm: rank_step(comm, spec, cls, dtype, seed, shard, repeats))
     if ranks is None:
         return None
-    options = {"dtype": dtype, "seed": seed, "shard": shard}
-    return compare(ranks, spec, cls, options, time.perf_counter() - started)
+    run = {"dtype": dtype, "seed": seed, "shard": shard}
+    return compare(ranks, spec, cls, run, time.perf_counter() - started)
 
 
 def closed_form_bytes(
@@ -145,12 +150,13 @@ def closed_form_bytes(
     phase: Phase | None = None,
     dtype: str = "float32",
     shard: str | None = None,
+    **options,
 ) -> int:
     """Bytes that one rank sends in one training step, by formula.
 
     Parameters
     ----------
-    spec, strategy, p, dtype, shard
+    spec, strategy, p, dtype, shard, **options
         As for `fake_step`.
     phase : {None, "forward", "backward", "gradients"}
         ``None`` is forward + backward: what moves activations. ``"gradients"`` is the all-reduce
@@ -161,7 +167,7 @@ def closed_form_bytes(
     ValueError
         If the strategy can't run this, or the phase is unknown.
     """
-    cls, shard = _prepare(spec, strategy, p, dtype, shard)
+    cls, shard = _prepare(spec, strategy, p, dtype, shard, options)
     if phase not in (None, "forward", "backward", "gradients"):
         raise ValueError(f"phase must be None, 'forward', 'backward' or 'gradients', got {phase!r}")
     if p == 1:
@@ -185,16 +191,16 @@ def _gradient_bytes(spec, cls, p: int, itemsize: int) -> int:
     return sent_bytes("all_reduce", shard_size(count, p) * p * itemsize, p) if count else 0
 
 
-def _prepare(spec, strategy, p, dtype, shard) -> tuple[type[Strategy], str | None]:
+def _prepare(spec, strategy, p, dtype, shard, options) -> tuple[type[Strategy], str | None]:
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
-    cls = select(strategy, spec, p)
+    cls = select(strategy, spec, p, **options)
     return cls, choose_shard(cls, spec, p, spec.branches, shard)
 
 
-def report(step: RealStep, spec: TransformerSpec) -> str:
+def report(step: RealStep, spec: TransformerSpec, **options) -> str:
     """Say in a few lines what a step sent, predicted and measured, and how exact it was."""
-    run = {"p": step.p, "dtype": step.dtype, "shard": step.shard}
+    run = {"p": step.p, "dtype": step.dtype, "shard": step.shard, **options}
     rows = [f"{step.strategy}, {step.p} ranks, {step.dtype}, {human_seconds(step.seconds)} a step"]
     for phase in ("forward", "backward", "gradients"):
         sent = step.bytes_of(phase)
@@ -215,19 +221,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--shard", help="the dim to cut first")
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
+                        help="an option of the strategy; may be given several times")  # fmt: skip
     given = parser.parse_args(arguments)
     changes = {"num_layers": given.layers, "batch": given.batch}
-    options = {"dtype": given.dtype, "shard": given.shard, "repeats": given.repeats}
+    run = {"dtype": given.dtype, "shard": given.shard, "repeats": given.repeats}
+    options = dict(option.partition("=")[::2] for option in given.option)
     try:
         spec = replace(PRESETS[given.preset], **{k: v for k, v in changes.items() if v is not None})
         if "TORCHELASTIC_RUN_ID" in os.environ:
-            step = torchrun_step(spec, given.strategy, **options)
+            step = torchrun_step(spec, given.strategy, **run, **options)
         else:
-            step = run_step(spec, given.strategy, p=given.p, **options)
+            step = run_step(spec, given.strategy, p=given.p, **run, **options)
     except ValueError as error:
         parser.error(str(error))
     if step is not None:
-        print(report(step, spec))
+        print(report(step, spec, **options))
 
 
 if __name__ == "__main__":

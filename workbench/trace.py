@@ -163,12 +163,13 @@ def walk(
     shard: str | None = None,
     *,
     layers: int = 1,
+    **options,
 ) -> list[Frame]:
     """Go through the forward pass of the first layers on meta tensors, frame by frame.
 
     Parameters
     ----------
-    spec, strategy, p, shard
+    spec, strategy, p, shard, **options
         As for `fake_step`.
     layers : int
         How many to show. A switch that leads into the next layer is shown too.
@@ -189,7 +190,7 @@ def walk(
     attention along time: [B, T, S/sp, H, C]
     all_to_all: [B, T, S/sp, M] -> [B, T/sp, S, M]
     """
-    cls = select(strategy, spec, p)
+    cls = select(strategy, spec, p, **options)
     shard = choose_shard(cls, spec, p, spec.branches, shard)
     shown = replace(spec, num_layers=min(layers + 1, spec.num_layers))
     start, events = run_fake(lambda rank, comm: _events(comm, shown, cls, shard, layers), p)

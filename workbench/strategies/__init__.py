@@ -21,7 +21,9 @@ STRATEGIES: dict[str, type[Strategy]] = {
 }
 
 
-def select(strategy: str | type[Strategy], geometry: Geometry, p: int) -> type[Strategy]:
+def select(
+    strategy: str | type[Strategy], geometry: Geometry, p: int, **options
+) -> type[Strategy]:
     """Find a strategy and make sure that it can run ``geometry`` on ``p`` ranks.
 
     Parameters
@@ -32,15 +34,17 @@ def select(strategy: str | type[Strategy], geometry: Geometry, p: int) -> type[S
         The model's dims, stages, heads and widths.
     p : int
         Ranks.
+    **options
+        Values of the strategy's own ``options``.
 
     Raises
     ------
     ValueError
-        Unknown name; or the strategy can't run this, with the numbers, the rule, and the
-        strategies that would run.
+        Unknown name, option or value; or the strategy can't run this, with the numbers, the
+        rule, and the strategies that would run.
     """
     check_count("p (the number of ranks)", p)
-    cls = by_name(strategy)
+    cls = by_name(strategy).with_options(**options)
     try:
         cls.check(geometry, p)
     except ValueError as error:

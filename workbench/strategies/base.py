@@ -35,6 +35,8 @@ class Strategy:
     source: ClassVar[str] = "one device; the reference"
     #: Is a dim of the residual stream cut?
     cuts_sequence: ClassVar[bool] = False
+    #: What can be chosen: name -> its values, the default first. Each is a class attribute, too.
+    options: ClassVar[Mapping[str, tuple]] = {}
     #: Weights of which each rank holds one part: ending of the name -> the dim that is cut.
     cut_weights: ClassVar[Mapping[str, int]] = {}
 
@@ -43,6 +45,27 @@ class Strategy:
         self.start: Layout = geometry.stream
         if self.cuts_sequence and comm.size > 1:
             self.start = self.start.with_split(shard)
+
+    @classmethod
+    def with_options(cls, **chosen) -> type["Strategy"]:
+        """The same strategy, under the same name, with other values of its `options`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such option or value.
+        """
+        for name, value in chosen.items():
+            if name not in cls.options:
+                known = ", ".join(cls.options) or "none"
+                raise ValueError(f"{cls.name} has no option {name!r}; its options: {known}")
+            if value not in cls.options[name]:
+                known = ", ".join(map(repr, cls.options[name]))
+                raise ValueError(f"{name} of {cls.name} must be one of {known}; got {value!r}")
+        if all(getattr(cls, name) == value for name, value in chosen.items()):
+            return cls
+        like = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+        return type(cls.__name__, (cls,), {**like, "__doc__": cls.__doc__, **chosen})
 
     @classmethod
     def check(cls, geometry: Geometry, p: int) -> None:
