@@ -21,9 +21,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
 }
 
 
-def select(
-    strategy: str | type[Strategy], geometry: Geometry, p: int, **options
-) -> type[Strategy]:
+def select(strategy: str | type[Strategy], geometry: Geometry, p: int, **options) -> type[Strategy]:
     """Find a strategy and make sure that it can run ``geometry`` on ``p`` ranks.
 
     Parameters
