@@ -93,6 +93,26 @@ def test_attention_is_an_arrow_across_the_attended_dim():
     assert model.stages == (("space",), ("time",))
 
 
+@pytest.mark.parametrize("shard", ["time", "space"])
+@pytest.mark.parametrize("stages", [("space", "time"), (("time", "space"),)])
+def test_no_label_of_a_ring_lies_on_an_arrow(stages, shard):
+    model = spec("time=8 space=16", stages, heads=4)
+    frames = walk(model, "ring", 4, shard)
+    picture = strip_picture(frames)
+    labels = [m for m in picture.marks if isinstance(m, marks.Text) and m.words in RING]
+    assert {m.words for m in labels} >= {"Q", "K,V"}
+    arrows = [m for m in picture.marks if isinstance(m, marks.Arrow)]
+    for label in labels:
+        wide, high = 0.36 * label.size * len(label.words), 0.4 * label.size  # to each side
+        for (x0, y0), (x1, y1) in ((arrow.start, arrow.end) for arrow in arrows):
+            beside = max(x0, x1) < label.x - wide or min(x0, x1) > label.x + wide
+            assert beside or max(y0, y1) < label.y - high or min(y0, y1) > label.y + high
+
+
+#: What stands on the parts of a ring.
+RING = {"Q", "K,V", "Q,K,V"}
+
+
 def test_the_strip_is_printed_on_white_with_its_caption():
     figure = figures.layout_strip(wb.PRESETS["toy-volume"], "dsp", 3)
     assert figure.get_facecolor() == (1, 1, 1, 1)

@@ -52,7 +52,8 @@ def bars_picture(found: Sequence[Volume]) -> Picture:
 
 def _row(volume: Volume, y: float, scale: float) -> list:
     if volume.refusal:
-        return [Text(112, y + 9, "refuses: " + _reason(volume), 10, "start", colour="#A00000")]
+        words = "refuses: " + _reason(volume.strategy, volume.refusal)
+        return [Text(112, y + 9, words, 10, "start", colour="#A00000")]
     sent, x, marks = volume.bytes_by_phase, 110.0, []
     for phase in ("forward", "backward"):
         end = x + sent[phase] * scale
@@ -64,9 +65,9 @@ def _row(volume: Volume, y: float, scale: float) -> list:
     return marks
 
 
-def _reason(volume: Volume) -> str:
+def _reason(strategy: str, refusal: str) -> str:
     """The first sentence of a refusal, without the strategy's name, short enough for a row."""
-    reason = volume.refusal.split(". ")[0].removeprefix(volume.strategy + " ")
+    reason = refusal.split(". ")[0].removeprefix(strategy + " ")
     return reason if len(reason) <= _LINE else reason[: _LINE - 1] + "…"
 
 
@@ -76,8 +77,9 @@ def _add_layouts(page: Picture, spec: TransformerSpec, name: str, p: int) -> lis
     try:
         frames = frames_of(spec, name, p)
     except ValueError as error:
-        words = f"no layouts above {MOST_RANKS} ranks" if p > MOST_RANKS else f"refuses: {error}"
-        page.marks.append(Text(20, top + 8, f"{name}: {words}"[: _LINE + 30], 11, "start"))
+        words = "refuses: " + _reason(name, str(error))
+        words = f"no layouts above {MOST_RANKS} ranks" if p > MOST_RANKS else words
+        page.marks.append(Text(20, top + 8, f"{name}: {words}", 11, "start"))
         page.height = top + 20
         return []
     strip = strip_picture(frames)

@@ -147,7 +147,7 @@ def _piece_marks(panel, frame, rank, piece: Piece, whole: Box) -> list:
         marks += [Area(f, fill, **options) for f in faces]
         hidden = len(panel.dims) == 3 and frame.hop and piece.role == "Q"
         if piece.held and not hidden:
-            marks += _label(faces[0], piece, frame)
+            marks += _label(faces[0], piece, frame, across=panel.dims[-1] == frame.layout.split)
     return marks
 
 
@@ -161,19 +161,25 @@ def _tip(frame: Frame, rank: int, piece: Piece, data: Box) -> str:
     return f"rank {rank} holds {what}{part}{own}"
 
 
-def _label(face: Sequence[Point], piece: Piece, frame: Frame) -> list[Text]:
+def _label(face: Sequence[Point], piece: Piece, frame: Frame, across: bool) -> list[Text]:
     xs, ys = zip(*face, strict=True)
     words = {"Q": "Q", "KV": "K,V", "joined": ""}.get(piece.role)
     if words is None:
         words = "Σ" if piece.source is None else str(piece.source)
         words = words if frame.event == "collective" else ""
     elif words and not frame.hop:
-        words = "Q,K,V"
-    size = min(11.0, (max(xs) - min(xs)) / max(1, 0.62 * len(words)), 1.2 * (max(ys) - min(ys)))
+        words = "Q,K,V" if len(frame.attended) == 1 else ""  # two arrows leave no room
+    left, top, width, height = min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+    size = min(11.0, width / max(1, 0.62 * len(words)), 1.2 * height)
+    centre, middle = left + width / 2, sum(ys) / len(ys)
+    if piece.role and across:  # above a ring's arrow, which runs across
+        size = min(size, width / max(1, 0.8 * len(words)), 0.36 * height)
+        middle = top + 0.24 * height
+    elif piece.role:  # beside it
+        size, centre = min(size, width / max(1, 1.4 * len(words))), left + width / 4
     if not words or size < 5:
         return []
-    centre = min(xs) + (0.25 if piece.role else 0.5) * (max(xs) - min(xs))
-    return [Text(centre, sum(ys) / len(ys), words, round(size, 1), bold=True)]
+    return [Text(centre, middle, words, round(size, 1), bold=True)]
 
 
 def _arrows(panel: Panel, frame: Frame, rank: int, pieces: list[Piece]) -> list[Arrow]:
