@@ -116,7 +116,9 @@ def test_feedback_names_the_kind_of_difference(name, answer, kind, check):
     ("name", "answer"),
     [
         ("megatron_sp_order", ["all-gather", "reduce scatter", "all_gather", "reduce-scatter"]),
+        ("megatron_sp_order", ["All-gather", "Reduce-scatter", "All-gather", "Reduce-scatter"]),
         ("ulysses_layouts", [t.replace("/sp", "/p") for t in ANSWERS["ulysses_layouts"][0]]),
+        ("ulysses_layouts", [t.strip("[]") for t in ANSWERS["ulysses_layouts"][0]]),
     ],
 )
 def test_answers_may_be_spelled_as_the_text_spells_them(name, answer, check):

@@ -237,8 +237,8 @@ def _all_close(values) -> bool:
 
 
 def _plain(value) -> str:
-    """Without what may be spelled in several ways: "all-gather", "T/p" for "T/sp"."""
-    return re.sub(r"/p\b", "/sp", re.sub(r"[\s_-]", "", str(value)))
+    """Without what may be spelled in several ways: "All-gather", "T/p" for "T/sp", brackets."""
+    return re.sub(r"/p\b", "/sp", re.sub(r"[]\s_[-]", "", str(value))).lower()
 
 
 def _is_number(value) -> bool:
