@@ -198,12 +198,13 @@ class Branch(nn.Module):
             pair = (weights[f"{prefix}.{part}.{kind}"] for kind in ("weight", "bias"))
             self.add_module(part, Affine(*pair))
 
-    def enter(self, x: Stream, layout: Layout) -> Tensor:
+    def enter(self, x: Stream, layout: Layout, inside: Layout) -> Tensor:
         h = F.layer_norm(x, x.shape[-1:], self.norm.weight, self.norm.bias)
-        return self.strategy.enter(h, layout)
+        return self.strategy.enter(self.strategy.comm.relayout(h, layout, inside), inside)
 
-    def leave(self, x: Stream, h: Tensor, last: Affine, layout: Layout) -> Tensor:
-        return x + self.strategy.leave(F.linear(h, last.weight), layout) + last.bias
+    def leave(self, x: Stream, h: Tensor, last: Affine, layout: Layout, inside: Layout) -> Tensor:
+        h = self.strategy.leave(F.linear(h, last.weight), inside)
+        return x + self.strategy.comm.relayout(h, inside, layout) + last.bias
 
 
 class Attention(Branch):
@@ -212,14 +213,15 @@ class Attention(Branch):
     parts = ("query", "key", "value", "output")
 
     def forward(self, x: Stream, layout: Layout, stage: Stage) -> Stream:
-        h = self.enter(x, layout)
+        inside = self.strategy.inside(layout, stage)
+        h = self.enter(x, layout, inside)
         channel = self.strategy.geometry.d_model // self.strategy.geometry.num_heads
         q, k, v = (
             F.linear(h, part.weight, part.bias).unflatten(-1, (-1, channel))
             for part in (self.query, self.key, self.value)
         )
-        out = self.strategy.attend(q, k, v, layout, stage)
-        return self.leave(x, out.flatten(-2), self.output, layout)
+        out = self.strategy.attend(q, k, v, inside, stage)
+        return self.leave(x, out.flatten(-2), self.output, layout, inside)
 
 
 class MLP(Branch):
@@ -228,8 +230,8 @@ class MLP(Branch):
     parts = ("up", "down")
 
     def forward(self, x: Stream, layout: Layout) -> Stream:
-        h = F.gelu(F.linear(self.enter(x, layout), self.up.weight, self.up.bias))
-        return self.leave(x, h, self.down, layout)
+        h = F.gelu(F.linear(self.enter(x, layout, layout), self.up.weight, self.up.bias))
+        return self.leave(x, h, self.down, layout, layout)
 
 
 class Transformer(nn.Module):

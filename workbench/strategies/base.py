@@ -77,6 +77,10 @@ class Strategy:
         """Re-lay the residual stream before attending along ``stage``; others come after it."""
         return x, layout
 
+    def inside(self, layout: Layout, stage: Stage) -> Layout:
+        """The layout of an attention's branch: its normalised input is re-laid, its output back."""
+        return layout
+
     def enter(self, h: Stream, layout: Layout) -> Relaid:
         """Prepare the normalised input of a branch (attention or MLP)."""
         return h
