@@ -12,7 +12,8 @@ from workbench.exercises.checking import Case, Exercise, by_cases
 from workbench.exercises.many_dims import NAMES, random_spec, words
 from workbench.layout import Dims, Geometry, Layout, take_shard
 from workbench.step import closed_form_bytes, fake_step
-from workbench.strategies.dsp import DSP, switches
+from workbench.strategies.dsp import DSP
+from workbench.strategies.schedule import switches
 
 
 def _local_shapes(rng):
@@ -204,7 +205,8 @@ def _switch_counts(rng):
         dims = {f"d{i}": rng.randint(2, 9) for i in range(count)}
         geometry = Geometry(dims=dims, stages=tuple(dims), d_model=8, num_heads=1)
         layers = rng.randint(2, 7)
-        made = len(list(switches(geometry, f"d{count - 1}", geometry.stages * layers)))
+        stages, last = geometry.stages * layers, f"d{count - 1}"
+        made = len(list(switches("lazy", geometry, 2, last, stages)))
         cases.append(Case((count, layers), made, f"{count} dims, {layers} layers"))
     return cases
 
