@@ -6,6 +6,7 @@ from importlib import import_module
 #: is quick and ``python -m workbench.step`` runs a module that was not imported before.
 _HOME = {
     "TransformerSpec": "transformer",
+    "Stage": "dims",
     "PRESETS": "transformer",
     "STRATEGIES": "strategies",
     "Strategy": "strategies",
@@ -13,6 +14,7 @@ _HOME = {
     "run_step": "step",
     "closed_form_bytes": "step",
     "run_local": "launch",
+    "verify": "conformance",
 }
 __all__ = list(_HOME)
 

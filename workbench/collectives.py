@@ -51,7 +51,7 @@ def sent_bytes(kind: str, input_bytes: int, p: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Collective:
-    """One collective as one rank sees it. Equality leaves out ``where`` and the layouts.
+    """One collective as one rank sees it. Equality leaves out times, places and layouts.
 
     Parameters
     ----------
@@ -74,6 +74,8 @@ class Collective:
         The moved tensor's layouts.
     where : str
         The line of the strategy that asked for it, ``"dsp.py:30"``.
+    waited_s : float or None
+        How long the rank stood still for a transfer that computing may hide [s].
     """
 
     kind: str
@@ -88,6 +90,7 @@ class Collective:
     before: Layout | None = field(default=None, compare=False, repr=False)
     after: Layout | None = field(default=None, compare=False, repr=False)
     where: str = field(default="", compare=False, repr=False)
+    waited_s: float | None = field(default=None, compare=False, repr=False)
 
 
 def bytes_to_peers(record: Collective, rank: int, p: int) -> list[int]:

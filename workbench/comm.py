@@ -1,6 +1,7 @@
 """Collectives along one mesh axis. Every call is recorded; every call knows its own backward."""
 
 import sys
+import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -19,6 +20,24 @@ class Site(NamedTuple):
     layer: int | None
     stage: int | None
     where: str
+
+
+class Transfer:
+    """A transfer on its way, which computing may hide; it holds on to what is being sent."""
+
+    def __init__(self, record: Collective, sent: Tensor, received: Tensor, requests: list):
+        self._record, self._sent, self._received = record, sent, received
+        self._requests = requests
+
+    def wait(self) -> Tensor:
+        """Return what has come, when all of it has; the record is told how long this took."""
+        started = time.perf_counter()
+        for request in self._requests:
+            request.wait()
+        # The record stays the same record; only this stopwatch, no part of equality, is set later.
+        object.__setattr__(self._record, "waited_s", time.perf_counter() - started)
+        received, self._sent, self._requests = self._received, None, []
+        return received
 
 
 class Comm:
@@ -85,20 +104,22 @@ class Comm:
 
     def ring_shift(
         self, x: Shaped[Tensor, "..."], layout: Layout, phase: Phase, site: Site
-    ) -> Shaped[Tensor, "..."]:
-        """Send ``x`` to the next rank and return what the previous one sent. No autograd."""
+    ) -> "Transfer":
+        """Start to send ``x`` to the next rank; ``wait()`` returns what the previous one sent.
+
+        Meanwhile ``x`` must not be changed. No autograd.
+        """
         x = x.contiguous()
         self._record("ring_shift", layout.split, x, phase, site, layout, layout)
-        received = torch.empty_like(x)
-        if self.group is not None:
+        received, requests = torch.empty_like(x), []
+        if self.group is not None and self.size > 1:
             to, source = (self.rank + 1) % self.size, (self.rank - 1) % self.size
             ops = [
                 dist.P2POp(dist.isend, x, group=self.group, group_peer=to),
                 dist.P2POp(dist.irecv, received, group=self.group, group_peer=source),
             ]
-            for request in dist.batch_isend_irecv(ops):
-                request.wait()
-        return received
+            requests = dist.batch_isend_irecv(ops)
+        return Transfer(self.log[-1], x, received, requests)
 
     def sum_gradients(self, gradients: Iterable[Tensor]) -> None:
         """Sum gradients of replicated weights over the ranks, in place.

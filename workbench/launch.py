@@ -24,8 +24,8 @@ import torch
 import torch.distributed as dist
 
 from workbench.comm import Comm
+from workbench.dims import check_count
 from workbench.failure import first_cause, result_file, where_it_hangs
-from workbench.layout import check_count
 from workbench.units import human_seconds
 
 RankFunction = Callable[[int, Comm], Any]

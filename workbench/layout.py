@@ -3,56 +3,29 @@
 A *dim* belongs to a tensor (``"time"``); an *axis* belongs to the device mesh (``"sp"``).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Shaped
 from torch import Tensor
 
-#: Names that every activation has besides the spec's own dims.
-RESERVED = ("batch", "model", "heads", "channel")
+from workbench.dims import RESERVED, Dims
 
-#: The dims that one attention runs along, jointly.
-Stage = tuple[str, ...]
+#: How the entries of a cut dim are dealt to the ranks.
+Order = Literal["contiguous", "zigzag", "striped"]
 
 
-class Dims(Mapping):
-    """Sizes by name, in order, unchangeable and hashable: ``Dims({"time": 16, "space": 256})``.
+class Cut(NamedTuple):
+    """How one axis has cut a tensor, seen from one rank: ``index`` is its place on the axis."""
 
-    Examples
-    --------
-    >>> Dims({"time": 2, "space": 3}) == {"time": 2, "space": 3}
-    True
-    >>> Dims({"time": 2, "space": 3}) == Dims({"space": 3, "time": 2})  # order is layout
-    False
-    """
-
-    __slots__ = ("_sizes",)
-
-    def __init__(self, sizes: Mapping[str, int]):
-        self._sizes = dict(sizes)
-
-    def __getitem__(self, name: str) -> int:
-        return self._sizes[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._sizes)
-
-    def __len__(self) -> int:
-        return len(self._sizes)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Mapping):
-            return NotImplemented
-        return tuple(self.items()) == tuple(other.items())
-
-    def __hash__(self) -> int:
-        return hash(tuple(self.items()))
-
-    def __repr__(self) -> str:
-        return repr(self._sizes)
+    dim: str
+    axis: str
+    parts: int
+    index: int
+    order: Order = "contiguous"
 
 
 @dataclass(frozen=True)
@@ -73,6 +46,11 @@ class Layout:
         up to the logical one.
     axis : str
         The mesh axis over which ``split`` is cut.
+    order : {"contiguous", "zigzag", "striped"}
+        Which entries of ``split`` a rank holds: a run of them; the runs r and 2p-1-r of 2p; or
+        every p-th, from r on. The last two share out causal attention evenly.
+    outer : tuple of Cut
+        How other axes have cut the tensor before; the ranks along ``axis`` share what that leaves.
 
     Examples
     --------
@@ -85,6 +63,8 @@ class Layout:
     split: str | None = None
     value: Literal["whole", "shared", "partial"] = "whole"
     axis: str = "sp"
+    order: Order = "contiguous"
+    outer: tuple["Cut", ...] = ()
 
     def __post_init__(self):
         if self.split is not None and self.split not in self.sizes:
@@ -100,16 +80,18 @@ class Layout:
             letter if letters.count(letter) == 1 or name in RESERVED else name.capitalize()
             for letter, name in ((name[0].upper(), name) for name in self.sizes)
         ]
-        marked = [
-            f"{short}/{self.axis}" if name == self.split else short
-            for short, name in zip(names, self.sizes, strict=True)
-        ]
+        marked = []
+        for short, name in zip(names, self.sizes, strict=True):
+            axes = [cut.axis for cut in self.outer if cut.dim == name]
+            axes += [self.axis] if name == self.split else []
+            by = "/".join(axes) if len(axes) < 2 else f"({'x'.join(axes)})"
+            marked.append(f"{short}/{by}" if axes else short)
         note = {"whole": "", "shared": "", "partial": " (partial sums)"}[self.value]
         return f"[{', '.join(marked)}]{note}"
 
     def with_split(self, dim: str | None) -> "Layout":
         """The same tensor cut along ``dim`` (or whole, for ``None``)."""
-        return replace(self, split=dim, value="whole")
+        return replace(self, split=dim, value="whole", order="contiguous")
 
     def with_value(self, value: str) -> "Layout":
         """The same tensor, unsplit, as ``"whole"``, ``"shared"`` or ``"partial"``."""
@@ -124,22 +106,51 @@ class Layout:
         """Index of ``dim`` among the tensor's dims."""
         return tuple(self.sizes).index(dim)
 
+    @property
+    def shared(self) -> Dims:
+        """Sizes of what the ranks along ``axis`` hold together, outer cuts' padding included."""
+        sizes = dict(self.sizes)
+        for cut in self.outer:
+            sizes[cut.dim] = shard_size(sizes[cut.dim], cut.parts, cut.order)
+        return Dims(sizes)
+
     def local_shape(self, p: int) -> tuple[int, ...]:
         """Shape of the buffer on each of ``p`` ranks, padding included."""
         return tuple(
-            shard_size(size, p) if name == self.split else size for name, size in self.sizes.items()
+            shard_size(size, p, self.order) if name == self.split else size
+            for name, size in self.shared.items()
         )
+
+    def held(self, dim: str, rank: int, p: int) -> Sequence[int]:
+        """Which entries of ``dim`` are on ``rank`` of ``p``, in order, without padding."""
+        entries, size = range(self.sizes[dim]), self.sizes[dim]
+        for cut in self.outer:
+            if cut.dim == dim:
+                entries = _dealt(entries, size, cut.index, cut.parts, cut.order)
+                size = shard_size(size, cut.parts, cut.order)
+        return _dealt(entries, size, rank, p, self.order) if dim == self.split else entries
 
     def valid(self, rank: int, p: int) -> int:
         """How many entries of the split dim on ``rank`` are data, not padding."""
         assert self.split is not None
-        size, part = self.sizes[self.split], shard_size(self.sizes[self.split], p)
-        return max(0, min(size - rank * part, part))
+        return len(self.held(self.split, rank, p))
 
 
-def shard_size(size: int, p: int) -> int:
-    """Entries that each of ``p`` ranks holds of a dim: ``ceil(size / p)``."""
-    return -(-size // p)
+def shard_size(size: int, p: int, order: Order = "contiguous") -> int:
+    """Entries that each of ``p`` ranks holds of a dim: ``ceil(size / p)``; zigzag's in two runs."""
+    return 2 * -(-size // (2 * p)) if order == "zigzag" else -(-size // p)
+
+
+def _dealt(entries: Sequence[int], size: int, rank: int, p: int, order: Order) -> Sequence[int]:
+    """What ``rank`` gets of ``entries``, which would be ``size`` with their padding."""
+    if order == "striped":
+        return entries[rank::p]
+    if order == "contiguous":
+        part = shard_size(size, p)
+        return entries[rank * part : (rank + 1) * part]
+    run = shard_size(size, 2 * p)
+    runs = (entries[i * run : (i + 1) * run] for i in (rank, 2 * p - 1 - rank))
+    return [entry for held in runs for entry in held]
 
 
 #: Collective that turns one state into another; states are "split", "whole", "shared", "partial".
@@ -200,97 +211,32 @@ def pad_to(x: Shaped[Tensor, "..."], dim: int, size: int) -> Shaped[Tensor, "...
 
 def take_shard(x: Shaped[Tensor, "..."], layout: Layout, rank: int, p: int):
     """Cut out of the whole tensor ``x`` the padded part that ``rank`` of ``p`` holds."""
-    if layout.split is None:
-        return x
-    dim = layout.position(layout.split)
-    part, valid = shard_size(x.shape[dim], p), layout.valid(rank, p)
-    start = min(rank * part, x.shape[dim])
-    return pad_to(x.narrow(dim, start, valid), dim, part)
+    for name, size in zip(layout.sizes, layout.local_shape(p), strict=True):
+        dim, held = layout.position(name), layout.held(name, rank, p)
+        if len(held) < x.shape[dim] or size > x.shape[dim]:
+            x = pad_to(_entries(x, dim, held), dim, size)
+    return x
+
+
+def _entries(x: Tensor, dim: int, held: Sequence[int]) -> Tensor:
+    if not held:
+        return x.narrow(dim, 0, 0)
+    if held[-1] - held[0] == len(held) - 1:
+        return x.narrow(dim, held[0], len(held))
+    return x.index_select(dim, torch.tensor(held, device=x.device))
 
 
 def trim_shard(x: Shaped[Tensor, "..."], layout: Layout, rank: int, p: int):
     """Drop the padding of the part that ``rank`` of ``p`` holds; the inverse of `take_shard`."""
-    if layout.split is None:
-        return x
-    return x.narrow(layout.position(layout.split), 0, layout.valid(rank, p))
+    for dim, name in enumerate(layout.sizes):
+        held = layout.held(name, rank, p)
+        x = x if len(held) == x.shape[dim] else x.narrow(dim, 0, len(held))
+    return x
 
 
-@dataclass(frozen=True, kw_only=True)
-class Geometry:
-    """What a strategy needs to know of a model: its dims, stages, heads and widths.
-
-    Parameters
-    ----------
-    dims : mapping of str to int
-        The sequence dims by name, outermost first: ``{"time": 16, "space": 256}``.
-    stages : sequence of tuples of str
-        The dims that each attention of a layer runs along, jointly. A string stands for one dim.
-    d_model, num_heads : int
-        Width of the residual stream; attention heads, which must divide it.
-    batch : int
-        Samples in one step.
-    mlp_ratio : int
-        Width of the MLP's hidden layer / ``d_model``.
-    """
-
-    dims: Mapping[str, int]
-    stages: Sequence[Stage | str]
-    d_model: int
-    num_heads: int
-    batch: int = 1
-    mlp_ratio: int = 4
-
-    def __post_init__(self):
-        stages = tuple((s,) if isinstance(s, str) else tuple(s) for s in self.stages)
-        object.__setattr__(self, "dims", Dims(self.dims))
-        object.__setattr__(self, "stages", stages)
-        _check_dims(self.dims, stages)
-        for name in ("d_model", "num_heads", "batch", "mlp_ratio"):
-            check_count(name, getattr(self, name))
-        if self.d_model % self.num_heads:
-            raise ValueError(
-                f"d_model={self.d_model} is not divisible by num_heads={self.num_heads}: every "
-                f"head needs the same width; try d_model={self.d_model // self.num_heads + 1}"
-                f"*{self.num_heads}={(self.d_model // self.num_heads + 1) * self.num_heads}"
-            )
-
-    @property
-    def stream(self) -> Layout:
-        """The residual stream ``[B, *dims, M]``, whole."""
-        return Layout(Dims({"batch": self.batch, **self.dims, "model": self.d_model}))
-
-    def heads(self, stream: Layout) -> Layout:
-        """Queries, keys and values ``[B, *dims, H, C]``, cut as the residual stream is."""
-        channel = self.d_model // self.num_heads
-        sizes = {"batch": self.batch, **self.dims, "heads": self.num_heads, "channel": channel}
-        return replace(stream, sizes=Dims(sizes))
-
-    def local_elements(self, dim: str | None, p: int) -> int:
-        """Elements of the residual stream on one of ``p`` ranks when ``dim`` is cut, padded."""
-        count = self.batch * self.d_model
-        for name, size in self.dims.items():
-            count *= shard_size(size, p) if name == dim else size
-        return count
-
-
-def check_count(name: str, value: object) -> None:
-    """Raise ValueError unless ``value`` is an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-
-
-def _check_dims(dims: Dims, stages: tuple[Stage, ...]) -> None:
-    if not dims or not stages:
-        raise ValueError(f"need at least one dim and one stage, got dims={dims}, stages={stages}")
-    for name, size in dims.items():
-        if not isinstance(name, str) or not name.isidentifier() or name in RESERVED:
-            raise ValueError(
-                f"a dim needs a plain name other than {', '.join(RESERVED)}; got {name!r}"
-            )
-        check_count(f"the size of dim {name!r}", size)
-    for stage in stages:
-        unknown = [name for name in stage if name not in dims]
-        if unknown or not stage or len(set(stage)) < len(stage):
-            raise ValueError(
-                f"stage {stage} must name one or more of the dims {list(dims)}, each once"
-            )
+def put_shard(
+    whole: Shaped[Tensor, "..."], x: Shaped[Tensor, "..."], layout: Layout, rank: int, p: int
+) -> None:
+    """Write the part that ``rank`` of ``p`` holds to its places in the ``whole`` tensor."""
+    places = [torch.tensor(layout.held(name, rank, p), dtype=torch.long) for name in layout.sizes]
+    whole[torch.meshgrid(*places, indexing="ij")] = trim_shard(x, layout, rank, p)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from workbench.collectives import Collective, Phase
 from workbench.comm import Comm
-from workbench.layout import Layout, trim_shard
+from workbench.layout import Layout, put_shard
 from workbench.rank import rank_step
 from workbench.strategies import Strategy
 from workbench.transformer import TransformerSpec
@@ -135,8 +135,10 @@ def compare(
 def _join(parts: list[Tensor], layout: Layout) -> Tensor:
     if layout.split is None:
         return parts[0]
-    trimmed = [trim_shard(part, layout, r, len(parts)) for r, part in enumerate(parts)]
-    return torch.cat(trimmed, layout.position(layout.split))
+    whole = parts[0].new_zeros(tuple(layout.sizes.values()))
+    for rank, part in enumerate(parts):
+        put_shard(whole, part, layout, rank, len(parts))
+    return whole
 
 
 def _join_gradient(name, parts, cls, start) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
-from workbench.layout import Stage
+from workbench.dims import Stage
 from workbench.step import fake_step
 from workbench.transformer import TransformerSpec
 

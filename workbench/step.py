@@ -9,8 +9,9 @@ from math import prod
 import torch
 
 from workbench.collectives import Phase, sent_bytes
+from workbench.dims import check_count
 from workbench.launch import run_fake, run_local, run_torchrun
-from workbench.layout import check_count, shard_size
+from workbench.layout import shard_size
 from workbench.meter import Meter
 from workbench.outcome import FakedStep, RealStep, compare
 from workbench.rank import RankStep, rank_step

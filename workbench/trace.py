@@ -15,8 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from workbench.collectives import Collective
 from workbench.comm import Comm
+from workbench.dims import Dims, Stage
 from workbench.launch import run_fake
-from workbench.layout import Dims, Layout, Stage, shard_size
+from workbench.layout import Layout, shard_size
 from workbench.strategies import Strategy, choose_shard, select
 from workbench.transformer import Transformer, TransformerSpec
 

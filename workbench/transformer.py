@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.layout import Geometry, Layout, Stage, check_count
+from workbench.dims import Stage, check_count
+from workbench.geometry import Geometry
+from workbench.layout import Layout
 from workbench.strategies import Strategy
 from workbench.strategies.base import Stream
 
@@ -101,19 +103,23 @@ class TransformerSpec(Geometry):
     def flops(self) -> int:
         """Flops of one training step: matrix products and attention, forward and backward.
 
-        The backward costs twice the forward. Norms, activations, biases and the loss are left
-        out, and so is what a fused attention kernel computes a second time.
+        The backward costs twice the forward. Causal attention computes the pairs that are seen;
+        a window is only a mask and saves nothing. Norms, activations, biases and the loss are
+        left out, and so is what a fused attention kernel computes a second time.
         """
         tokens = self.batch * self.tokens
-        projections = 8 * tokens * self.d_model**2
+        kv_width = self.kv_heads * self.channel
+        projections = 4 * tokens * self.d_model * (self.d_model + kv_width)
         mlp = 4 * tokens * self.d_model * self.d_model * self.mlp_ratio
         forward = 0
         for stage in self.branches:
             if stage is None:
                 forward += mlp
             else:
-                seen = prod(self.dims[dim] for dim in stage)
-                forward += projections + 4 * tokens * seen * self.d_model
+                length = prod(self.dims[dim] for dim in stage)
+                halved = stage.causal and stage.window is None
+                pairs = tokens * (length + 1) // 2 if halved else tokens * length
+                forward += projections + 4 * pairs * self.d_model
         return 3 * forward
 
     def activation_bytes(self, dtype: str = "float32") -> int:
@@ -123,7 +129,8 @@ class TransformerSpec(Geometry):
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every logical weight, by name."""
         m, hidden = self.d_model, self.d_model * self.mlp_ratio
-        attention = {"query": (m, m), "key": (m, m), "value": (m, m), "output": (m, m)}
+        kv = (self.kv_heads * self.channel, m)
+        attention = {"query": (m, m), "key": kv, "value": kv, "output": (m, m)}
         mlp = {"up": (hidden, m), "down": (m, hidden)}
         shapes: dict[str, tuple[int, ...]] = {}
         for place in self.places():
@@ -215,9 +222,9 @@ class Attention(Branch):
     def forward(self, x: Stream, layout: Layout, stage: Stage) -> Stream:
         inside = self.strategy.inside(layout, stage)
         h = self.enter(x, layout, inside)
-        channel = self.strategy.geometry.d_model // self.strategy.geometry.num_heads
+        width = self.strategy.geometry.channel
         q, k, v = (
-            F.linear(h, part.weight, part.bias).unflatten(-1, (-1, channel))
+            F.linear(h, part.weight, part.bias).unflatten(-1, (-1, width))
             for part in (self.query, self.key, self.value)
         )
         out = self.strategy.attend(q, k, v, inside, stage)

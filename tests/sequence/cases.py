@@ -9,7 +9,7 @@ import workbench as wb
 from workbench.outcome import compare
 from workbench.rank import rank_step
 from workbench.step import closed_form_bytes
-from workbench.strategies import STRATEGIES, choose_shard, strategies_that_run
+from workbench.strategies import STRATEGIES, by_name, choose_shard, strategies_that_run
 
 
 def spec(dims, stages, layers=1, heads=2, batch=1, mlp_per="stage", d_model=8):
@@ -49,7 +49,7 @@ def combinations(p, specs=SPECS, every_shard=False):
 def run_all(cases, p, dtype):
     """Run (spec, strategy, shard) cases one after another in a single launch."""
     prepared = [
-        (model, STRATEGIES[name], choose_shard(STRATEGIES[name], model, p, model.branches, shard))
+        (model, by_name(name), choose_shard(by_name(name), model, p, model.branches, shard))
         for model, name, shard in cases
     ]
 

@@ -8,16 +8,16 @@ from torch import nn
 class Block(nn.Module):
     """Attention along the axes of one stage, or an MLP, pre-norm, with a residual."""
 
-    def __init__(self, width, heads, ratio, axes):
+    def __init__(self, width, heads, ratio, axes, kv_heads=None, seen=None):
         super().__init__()
-        self.heads, self.axes = heads, axes
+        self.heads, self.kv_heads, self.axes, self.seen = heads, kv_heads, axes, seen
         self.norm = nn.LayerNorm(width)
         if axes is None:
             self.up, self.down = nn.Linear(width, ratio * width), nn.Linear(ratio * width, width)
         else:
-            self.query, self.key, self.value, self.output = (
-                nn.Linear(width, width) for _ in range(4)
-            )
+            narrow = width // heads * kv_heads
+            self.query, self.output = nn.Linear(width, width), nn.Linear(width, width)
+            self.key, self.value = nn.Linear(width, narrow), nn.Linear(width, narrow)
 
     def forward(self, x):
         h = self.norm(x)
@@ -26,18 +26,30 @@ class Block(nn.Module):
         last = x.dim() - 1
         batch = [i for i in range(last) if i not in self.axes]
 
-        def split(t):  # [batch..., seq..., width] -> [n, heads, s, channel]
+        def split(t, heads):  # [batch..., seq..., width] -> [n, heads, s, channel]
             t = t.permute(*batch, *self.axes, last)
             sizes = t.shape
-            t = t.reshape(
-                sizes[: len(batch)].numel(), sizes[len(batch) : -1].numel(), self.heads, -1
-            )
+            t = t.reshape(sizes[: len(batch)].numel(), sizes[len(batch) : -1].numel(), heads, -1)
             return t.transpose(1, 2), sizes
 
-        (q, sizes), (k, _), (v, _) = (split(f(h)) for f in (self.query, self.key, self.value))
-        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(sizes)
+        q, sizes = split(self.query(h), self.heads)
+        k, v = (split(f(h), self.kv_heads)[0] for f in (self.key, self.value))
+        k, v = (torch.repeat_interleave(t, self.heads // self.kv_heads, 1) for t in (k, v))
+        out = F.scaled_dot_product_attention(q, k, v, self.mask(q.shape[2]))
+        out = out.transpose(1, 2).reshape(sizes)
         order = [*batch, *self.axes, last]
         return x + self.output(out.permute([order.index(i) for i in range(last + 1)]))
+
+    def mask(self, length):
+        """True where token i may see token j, written out pair by pair."""
+        causal, window = self.seen
+        return torch.tensor(
+            [
+                [(j <= i or not causal) and (window is None or abs(i - j) < window)
+                 for j in range(length)]
+                for i in range(length)
+            ]
+        )  # fmt: skip
 
 
 def build(spec):
@@ -48,7 +60,9 @@ def build(spec):
         mlps = 0
         for i, stage in enumerate(spec.stages):
             axes = [axis[d] for d in stage]
-            blocks.append(Block(spec.d_model, spec.num_heads, spec.mlp_ratio, axes))
+            seen = (stage.causal, stage.window)
+            heads = spec.num_kv_heads or spec.num_heads
+            blocks.append(Block(spec.d_model, spec.num_heads, spec.mlp_ratio, axes, heads, seen))
             names.append(f"layers.{layer}.attention.{i}")
             if spec.mlp_per == "stage" or i == len(spec.stages) - 1:
                 blocks.append(Block(spec.d_model, spec.num_heads, spec.mlp_ratio, None))

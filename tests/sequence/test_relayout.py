@@ -6,7 +6,9 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.layout import Dims, Geometry, Layout, collective_between, take_shard, trim_shard
+from workbench.dims import Dims
+from workbench.geometry import Geometry
+from workbench.layout import Layout, collective_between, take_shard, trim_shard
 
 SIZES = {"batch": 2, "a": 5, "b": 1, "c": 7, "model": 3}
 WHOLE = Layout(Dims(SIZES))

@@ -5,7 +5,7 @@ import pytest
 import workbench as wb
 from workbench.cluster import DEVICES
 from workbench.collectives import Collective, bytes_to_peers
-from workbench.layout import Dims
+from workbench.dims import Dims
 from workbench.units import GB, human_bytes, human_seconds
 
 

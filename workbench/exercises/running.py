@@ -5,10 +5,12 @@ import random
 import torch
 
 from workbench.collectives import SENT_PER_INPUT_BYTE, Collective, bytes_to_peers, sent_bytes
+from workbench.dims import Dims
 from workbench.exercises.checking import Case, Exercise, Verdict, by_cases
 from workbench.exercises.many_dims import NAMES, random_spec, words
 from workbench.failure import RankError
-from workbench.layout import Dims, Geometry, Layout, take_shard
+from workbench.geometry import Geometry
+from workbench.layout import Layout, take_shard
 from workbench.outcome import RealStep
 from workbench.step import closed_form_bytes, run_step
 from workbench.strategies import Strategy, strategies_that_run

@@ -8,9 +8,11 @@ from math import prod
 import torch
 
 from workbench.collectives import SENT_PER_INPUT_BYTE, sent_bytes
+from workbench.dims import Dims
 from workbench.exercises.checking import Case, Exercise, by_cases
 from workbench.exercises.many_dims import NAMES, random_spec, words
-from workbench.layout import Dims, Geometry, Layout, take_shard
+from workbench.geometry import Geometry
+from workbench.layout import Layout, take_shard
 from workbench.step import closed_form_bytes, fake_step
 from workbench.strategies.dsp import DSP
 from workbench.strategies.schedule import switches

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from workbench.dims import Dims
 from workbench.figures.style import byte_ticks, captioned, colour_of, styled
-from workbench.layout import Dims
 from workbench.step import closed_form_bytes
 from workbench.strategies import STRATEGIES
 from workbench.transformer import TransformerSpec

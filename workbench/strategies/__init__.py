@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from workbench.layout import Geometry, Stage, check_count
+from workbench.dims import Stage, check_count
+from workbench.geometry import Geometry
 from workbench.strategies.base import Strategy
 from workbench.strategies.dsp import DSP
 from workbench.strategies.megatron import MegatronSP, MegatronTP

@@ -7,8 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.comm import Comm
-from workbench.layout import Geometry, Layout, Stage
-from workbench.strategies.attention import Heads, attention, fold, unfold
+from workbench.dims import Stage
+from workbench.geometry import Geometry
+from workbench.layout import Layout
+from workbench.strategies.attention import Heads, KVHeads, attention, fold, unfold
 
 #: One rank's part of the residual stream.
 Stream = Float[Tensor, "batch *dims model"]
@@ -85,10 +87,10 @@ class Strategy:
         """Prepare the normalised input of a branch (attention or MLP)."""
         return h
 
-    def attend(self, q: Heads, k: Heads, v: Heads, layout: Layout, stage: Stage) -> Heads:
+    def attend(self, q: Heads, k: KVHeads, v: KVHeads, layout: Layout, stage: Stage) -> Heads:
         """Softmax attention along the dims of ``stage``; the other dims are batch."""
         along = [layout.position(dim) for dim in stage]
-        out = attention(*(fold(t, along) for t in (q, k, v)))
+        out = attention(*(fold(t, along) for t in (q, k, v)), stage)
         return unfold(out, along, q.shape)
 
     def leave(self, h: Stream, layout: Layout) -> Relaid:

@@ -15,7 +15,9 @@ Source: Zhao et al. (2024), arXiv:2403.10266, and its program, github.com/NUS-HP
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from workbench.layout import Geometry, Layout, Stage
+from workbench.dims import Stage
+from workbench.geometry import Geometry
+from workbench.layout import Layout
 from workbench.strategies.base import Relaid, Strategy, Stream
 from workbench.strategies.schedule import SCHEDULES, free_dims, switch_elements, switches
 

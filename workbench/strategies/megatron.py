@@ -15,7 +15,8 @@ Sources: Shoeybi et al. (2019), arXiv:1909.08053; Korthikanti et al. (2022), arX
 from math import prod
 from typing import ClassVar
 
-from workbench.layout import Geometry, Layout
+from workbench.geometry import Geometry
+from workbench.layout import Layout
 from workbench.strategies.base import Relaid, Strategy, Stream
 
 
@@ -37,6 +38,11 @@ class MegatronTP(Strategy):
             raise ValueError(
                 f"{cls.name} gives each rank whole attention heads, so num_heads must be a "
                 f"multiple of p; got num_heads={geometry.num_heads}, p={p}"
+            )
+        if geometry.kv_heads % p:
+            raise ValueError(
+                f"{cls.name} gives each rank whole heads of keys and values, so num_kv_heads must "
+                f"be a multiple of p; got num_kv_heads={geometry.kv_heads}, p={p}"
             )
 
     def enter(self, h: Stream, layout: Layout) -> Relaid:

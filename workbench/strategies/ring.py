@@ -2,18 +2,27 @@
 
 After hop i rank r has seen the parts of ranks r, r - 1, ..., r - i. Partial softmaxes are merged
 through their log-sum-exp, so no rank ever holds the whole sequence. Backward, keys and values
-travel again; their gradients travel with them and take one hop more, to come home.
+travel again; their gradients travel with them and take one hop more, to come home. Each transfer
+starts before the block is computed that it can hide behind.
+
+Under a causal mask contiguous parts are unfair: the first rank sees the fewest keys. A zigzag
+(runs r and 2p-1-r of 2p) or stripes (every p-th token) give all ranks as much to do.
 
 Sources: Liu et al. (2023), arXiv:2310.01889; merging: Milakov & Gimelshein (2018),
-arXiv:1805.02867.
+arXiv:1805.02867; stripes: Brandon et al. (2023), arXiv:2311.09431.
 """
+
+from dataclasses import replace
+from functools import partial
+from typing import ClassVar
 
 import torch
 
-from workbench.layout import Layout, Stage
-from workbench.strategies.attention import Heads, fold, unfold
+from workbench.dims import Stage
+from workbench.layout import Layout
+from workbench.strategies.attention import Heads, KVHeads, fold, unfold
 from workbench.strategies.base import Strategy
-from workbench.strategies.ring_merge import ring_merge, ring_merge_backward
+from workbench.strategies.ring_schedule import blocks, ring_merge, ring_merge_backward
 
 
 class Ring(Strategy):
@@ -23,57 +32,78 @@ class Ring(Strategy):
     formula = "K and V round the ring in the stage that attends along the cut dim: 2M a layer"
     source = "Liu et al. 2023, arXiv:2310.01889"
     cuts_sequence = True
+    options: ClassVar = {"order": ("contiguous", "zigzag", "striped")}
+    order = "contiguous"
 
-    def attend(self, q: Heads, k: Heads, v: Heads, layout: Layout, stage: Stage) -> Heads:
+    def __init__(self, comm, geometry, shard=None):
+        super().__init__(comm, geometry, shard)
+        if self.start.split is not None:
+            self.start = replace(self.start, order=self.order)
+
+    def attend(self, q: Heads, k: KVHeads, v: KVHeads, layout: Layout, stage: Stage) -> Heads:
         if layout.split not in stage:
             return super().attend(q, k, v, layout, stage)
         # The cut dim comes first, so that a part's padding is at the end of its sequence.
-        first, p = layout.position(layout.split), self.comm.size
+        first = layout.position(layout.split)
         along = [first, *(layout.position(dim) for dim in stage if dim != layout.split)]
         folded = [fold(t, along) for t in (q, k, v)]
-        row = folded[0].shape[2] // q.shape[first]
-        valid = [layout.valid(rank, p) * row for rank in range(p)]
-        ring = (self.comm, self.geometry.heads(layout), valid, self.comm.site())
+        heads = self.geometry.heads(layout, self.geometry.kv_heads)
+        ring = (self.comm, Stage(stage), heads, self.comm.site())
         return unfold(_RingAttention.apply(*folded, ring), along, q.shape)
 
     @classmethod
     def forward_elements(cls, geometry, p, shard, branches):
         crossing = sum(stage is not None and shard in stage for stage in branches)
-        return crossing * 2 * (p - 1) * geometry.local_elements(shard, p)
+        return crossing * (p - 1) * cls._travelling(geometry, p, shard)
 
     @classmethod
     def backward_elements(cls, geometry, p, shard, branches):
         crossing = sum(stage is not None and shard in stage for stage in branches)
-        return crossing * 2 * (2 * p - 1) * geometry.local_elements(shard, p)
+        return crossing * (2 * p - 1) * cls._travelling(geometry, p, shard)
+
+    @classmethod
+    def _travelling(cls, geometry, p, shard) -> int:
+        """Elements of one rank's keys and values."""
+        stream = geometry.local_elements(shard, p, cls.order)
+        return 2 * stream * geometry.kv_heads // geometry.num_heads
 
 
 class _RingAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, ring):
-        comm, layout, valid, site = ring
+        comm, stage, layout, site = ctx.ring = ring
         wide = torch.promote_types(q.dtype, torch.float32)
         out = torch.zeros_like(q, dtype=wide)
         lse = q.new_full(q.shape[:-1], -torch.inf, dtype=wide)
         kv = own = torch.stack([k, v])
         for hop in range(comm.size):
-            if hop:
-                kv = comm.ring_shift(kv, layout, "forward", site)
-            ring_merge(out, lse, q, kv, valid[comm.rank - hop])
+            more = hop + 1 < comm.size
+            coming = comm.ring_shift(kv, layout, "forward", site) if more else None
+            source = (comm.rank - hop) % comm.size
+            for rows, keys, causal, mask in blocks(stage, layout, comm.rank, source, comm.size):
+                mine = [t[:, :, rows] for t in (out, lse, q)]
+                ring_merge(*mine, *kv[:, :, :, keys], causal, mask)
+            kv = coming.wait() if more else kv
         out = out.to(q.dtype)
-        ctx.ring = ring
         ctx.save_for_backward(q, own, out, lse)
         return out
 
     @staticmethod
     def backward(ctx, grad):
-        comm, layout, valid, site = ctx.ring
+        comm, stage, layout, site = ctx.ring
         q, kv, out, lse = ctx.saved_tensors
-        dq, dkv = torch.zeros_like(q, dtype=lse.dtype), torch.zeros_like(kv)
+        shift = partial(comm.ring_shift, layout=layout, phase="backward", site=site)
+        dq, home = torch.zeros_like(q, dtype=lse.dtype), None
         for hop in range(comm.size):
-            if hop:
-                kv = comm.ring_shift(kv, layout, "backward", site)
-                dkv = comm.ring_shift(dkv, layout, "backward", site)
-            length = valid[comm.rank - hop]
-            ring_merge_backward(dq, dkv, grad, q, kv, out, lse, length)
-        dkv = comm.ring_shift(dkv, layout, "backward", site)
-        return dq.to(q.dtype), dkv[0], dkv[1], None
+            more = hop + 1 < comm.size
+            coming = shift(kv) if more else None
+            source, dkv = (comm.rank - hop) % comm.size, torch.zeros_like(kv)
+            for rows, keys, causal, mask in blocks(stage, layout, comm.rank, source, comm.size):
+                totals = [dq[:, :, rows], *dkv[:, :, :, keys]]
+                mine = [grad[:, :, rows], q[:, :, rows], *kv[:, :, :, keys]]
+                after = [out[:, :, rows], lse[:, :, rows]]
+                ring_merge_backward(*totals, *mine, *after, causal, mask)
+            home = shift(dkv if home is None else dkv.add_(home.wait()))
+            kv = coming.wait() if more else kv
+        dk, dv = home.wait()
+        return dq.to(q.dtype), dk, dv, None

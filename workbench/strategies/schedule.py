@@ -8,7 +8,9 @@ is switched.
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
-from workbench.layout import Geometry, Stage, shard_size
+from workbench.dims import Stage
+from workbench.geometry import Geometry
+from workbench.layout import shard_size
 
 #: Yields the dim that is cut during each of the stages, given the one that is cut before them.
 Schedule = Callable[[Geometry, int, str, Sequence[Stage]], Iterator[str]]

@@ -1,0 +1,133 @@
+"""Named dims and their sizes, and the stages that attend along them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+#: Names that every activation has besides the spec's own dims.
+RESERVED = ("batch", "model", "heads", "channel")
+
+
+class Dims(Mapping):
+    """Sizes by name, in order, unchangeable and hashable: ``Dims({"time": 16, "space": 256})``.
+
+    Examples
+    --------
+    >>> Dims({"time": 2, "space": 3}) == {"time": 2, "space": 3}
+    True
+    >>> Dims({"time": 2, "space": 3}) == Dims({"space": 3, "time": 2})  # order is layout
+    False
+    """
+
+    __slots__ = ("_sizes",)
+
+    def __init__(self, sizes: Mapping[str, int]):
+        self._sizes = dict(sizes)
+
+    def __getitem__(self, name: str) -> int:
+        return self._sizes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sizes)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return tuple(self.items()) == tuple(other.items())
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._sizes)
+
+
+class Stage(tuple):
+    """The dims that one attention runs along, jointly, and which tokens see which.
+
+    Parameters
+    ----------
+    dims : str or iterable of str
+        In the order in which they are flattened to one sequence, the first the slowest.
+    causal : bool
+        A token sees itself and those before it in that sequence.
+    window : int or None
+        A token sees only those less than this many places away.
+
+    Notes
+    -----
+    A stage that is neither causal nor windowed equals the plain tuple of its dims.
+
+    Examples
+    --------
+    >>> Stage("time", causal=True)
+    Stage('time', causal=True)
+    >>> Stage(("height", "width")) == ("height", "width"), Stage("time", causal=True) == ("time",)
+    (True, False)
+    """
+
+    causal: bool
+    window: int | None
+
+    def __new__(cls, dims: str | Iterable[str], causal: bool = False, window: int | None = None):
+        if isinstance(dims, Stage):
+            causal, window = causal or dims.causal, dims.window if window is None else window
+        stage = super().__new__(cls, (dims,) if isinstance(dims, str) else dims)
+        if window is not None:
+            check_count("window", window)
+        stage.causal, stage.window = causal, window
+        return stage
+
+    @property
+    def masked(self) -> bool:
+        """Tell whether a token doesn't see all others."""
+        return self.causal or self.window is not None
+
+    def __getnewargs__(self):
+        return tuple(self), self.causal, self.window
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, tuple):
+            return NotImplemented
+        mask = (getattr(other, "causal", False), getattr(other, "window", None))
+        return tuple.__eq__(self, other) and (self.causal, self.window) == mask
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        own = tuple(self)
+        return hash((own, self.causal, self.window)) if self.masked else hash(own)
+
+    def __repr__(self) -> str:
+        if not self.masked:
+            return repr(tuple(self))
+        dims = repr(self[0] if len(self) == 1 else tuple(self))
+        causal = ", causal=True" if self.causal else ""
+        window = "" if self.window is None else f", window={self.window}"
+        return f"Stage({dims}{causal}{window})"
+
+
+def check_count(name: str, value: object) -> None:
+    """Raise ValueError unless ``value`` is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+def check_dims(dims: Dims, stages: tuple[Stage, ...]) -> None:
+    """Raise ValueError unless the dims have good names and sizes, and the stages name them."""
+    if not dims or not stages:
+        raise ValueError(f"need at least one dim and one stage, got dims={dims}, stages={stages}")
+    for name, size in dims.items():
+        if not isinstance(name, str) or not name.isidentifier() or name in RESERVED:
+            raise ValueError(
+                f"a dim needs a plain name other than {', '.join(RESERVED)}; got {name!r}"
+            )
+        check_count(f"the size of dim {name!r}", size)
+    for stage in stages:
+        unknown = [name for name in stage if name not in dims]
+        if unknown or not stage or len(set(stage)) < len(stage):
+            raise ValueError(
+                f"stage {stage} must name one or more of the dims {list(dims)}, each once"
+            )
