@@ -6,8 +6,11 @@ values apart: who reads one takes the part that its own strategy asks for.
 
 import json
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -26,14 +29,13 @@ def save(folder: Path, state: Mapping[str, Tensor], task: TrainTask) -> Path:
     Path
         ``folder/step-0000050`` after 50 steps. For one rank to call.
     """
-    import torch.distributed.checkpoint as dcp
-
     folder.mkdir(parents=True, exist_ok=True)
     older = _all(folder)
     complete = folder / f"step-{len(state['losses']):07d}"
     part = folder / f".{complete.name}.part"
     shutil.rmtree(part, ignore_errors=True)
-    dcp.save(dict(state), checkpoint_id=part, no_dist=True)
+    with _alone() as dcp:
+        dcp.save(dict(state), checkpoint_id=part, no_dist=True)
     (part / TASK).write_text(task.to_json())
     if complete in older:
         return complete
@@ -45,11 +47,10 @@ def save(folder: Path, state: Mapping[str, Tensor], task: TrainTask) -> Path:
 
 def load(path: Path) -> dict[str, Tensor]:
     """Read all tensors of a checkpoint, whole."""
-    import torch.distributed.checkpoint as dcp
-
-    entries = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
-    state = {name: torch.empty(e.size, dtype=e.properties.dtype) for name, e in entries.items()}
-    dcp.load(state, checkpoint_id=path, no_dist=True)
+    with _alone() as dcp:
+        entries = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+        state = {name: torch.empty(e.size, dtype=e.properties.dtype) for name, e in entries.items()}
+        dcp.load(state, checkpoint_id=path, no_dist=True)
     return state
 
 
@@ -88,6 +89,16 @@ def start_from(folder: Path | None, task: TrainTask, resume: bool) -> Path | Non
             f"least {made}, or give an empty folder"
         )
     return found
+
+
+@contextmanager
+def _alone() -> Iterator[ModuleType]:
+    """torch.distributed.checkpoint, without its warning that it works for one process."""
+    import torch.distributed.checkpoint as dcp  # takes a second to import
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        yield dcp
 
 
 def _all(folder: Path) -> list[Path]:

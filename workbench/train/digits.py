@@ -62,7 +62,7 @@ def moving_digits(
     size = side // 2
     chosen = images[torch.randint(len(images), (batch,), generator=generator)]
     digits = F.interpolate(chosen[:, None], (size, size), mode="bilinear", antialias=True)[:, 0]
-    places = _places(batch, frames, side - size, side / 8, generator)
+    places = _places(batch, frames, side - size, side / 16, generator)
     across = torch.arange(side) - places[..., None]  # [batch, time, 2, side]: within the digit
     rows, columns = across[:, :, 0, :, None], across[:, :, 1, None, :]
     clips = torch.arange(batch)[:, None, None, None]

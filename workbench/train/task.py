@@ -121,7 +121,8 @@ class TrainTask:
 
     def check(self, strategy: str | type[Strategy], p: int) -> type[Strategy]:
         """The strategy's class, if it can run every bucket on ``p`` ranks; else ValueError."""
-        return [select(strategy, spec, p) for spec in self.specs][0]
+        classes = [select(strategy, spec, p) for spec in self.specs]
+        return classes[0]
 
     def to_json(self) -> str:
         """All but ``steps``, as text: two tasks with equal texts make the same steps."""
