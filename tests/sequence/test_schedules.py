@@ -140,7 +140,7 @@ def test_around_attention_sends_as_much_a_layer_but_keeps_the_stream_in_place():
 @pytest.mark.parametrize("p", [2, 3, 4])
 def test_every_schedule_equals_one_device(p):
     cases = [
-        (model, DSP.with_options(**chosen), list(model.dims)[0] if p == 3 else None)
+        (model, DSP.with_options(**chosen), next(iter(model.dims)) if p == 3 else None)
         for model in UNEVEN
         for chosen in VARIANTS
     ]
