@@ -1,0 +1,170 @@
+"""`verify`: the conformance suite that every strategy passes, ours and yours."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from workbench.comm import Comm
+from workbench.conformance import differences
+from workbench.conformance.attempt import Attempt, Raised, attempt, faked, on_ranks
+from workbench.conformance.cases import Case, Refusal, cases_of
+from workbench.conformance.report import CHECKS, Difference, Report
+from workbench.failure import RankError
+from workbench.launch import local_device
+from workbench.strategies import Strategy, by_name
+
+#: Checks of a case that has run on real ranks, by the name that they have in a report.
+_REAL = {
+    "runs": differences.wrong_shapes,
+    "one sample": differences.one_sample,
+    "output": differences.output,
+    "gradients": differences.gradients,
+    "padding": differences.padding,
+    "logs": differences.logs,
+    "sent": differences.sent,
+    "closed form": differences.closed_form,
+}
+
+
+def verify(
+    strategy: str | type[Strategy],
+    *,
+    ranks: Sequence[int] = (2, 3, 4),
+    timeout_s: float = 20.0,
+    **options,
+) -> Report:
+    """Run the conformance suite, which tells if a strategy is one device's model, to the byte.
+
+    Small models, awkward in one way each, run a training step faked, on one rank and on real
+    processes. The residual stream around every branch, all gradients and all logs are compared
+    with one device in float64, and with each other.
+
+    Parameters
+    ----------
+    strategy : str or class
+        A key of `STRATEGIES`, or a subclass of `Strategy`.
+    ranks : sequence of int
+        Numbers of real ranks; one launch each.
+    timeout_s : float
+        Longest time that one collective may take [s]; a whole launch, three times that.
+    **options
+        Values of the strategy's own options.
+
+    Returns
+    -------
+    Report
+        ``passed``, ``first`` (where it first differs: ``layer``, ``stage``, ``rank``, ``tensor``,
+        ``index``), ``failures``, ``refused``. Printing it gives a line a check. In a test, call
+        ``verify(Mine).assert_passed()``.
+
+    Raises
+    ------
+    ValueError
+        If it is no strategy, or has no such option. Whatever the strategy itself does wrong is
+        in the report instead.
+
+    Notes
+    -----
+    A case that the strategy's ``check`` refuses is not run, and listed.
+    """
+    started = time.perf_counter()
+    cls = by_name(strategy).with_options(**options)
+    suite = _Suite()
+    cases, refusals = cases_of(cls, (1, *ranks))
+    suite.refused(refusals, len(cases))
+    able = [case for case in cases if suite.runs_faked(case)]
+    for p in (1, *ranks):
+        here = [case for case in able if case.p == p]
+        if here and not suite.runs(here, p, timeout_s):
+            break
+    order = list(CHECKS)
+    failures = sorted(suite.failures, key=lambda failure: order.index(failure.check))
+    refused = tuple(f"{r.name}, p={r.p}: {r.error}" for r in refusals)
+    seconds = time.perf_counter() - started
+    return Report(cls.name, dict(suite.counts), tuple(failures), refused, seconds)
+
+
+class _Suite:
+    """Gathers what is wrong; a check adds at most its first difference of a case."""
+
+    def __init__(self):
+        self.counts: Counter = Counter()
+        self.failures: list[Difference] = []
+        self.faked: dict[Case, Attempt] = {}
+        self.single: dict[str, Attempt] = {}
+
+    def hold(self, check: str, found: Iterable[Difference]) -> bool:
+        """Count a check of a case, and keep its first difference."""
+        self.counts[check] += 1
+        first = next(iter(found), None)
+        if first is not None:
+            self.failures.append(first)
+        return first is None
+
+    def refused(self, refusals: list[Refusal], accepted: int) -> None:
+        for name, p, error in refusals:
+            wrong = not isinstance(error, ValueError) or not str(error) or p == 1
+            text = f"`check` raised {type(error).__name__}: {error}"
+            text += "; every strategy runs on one rank" if p == 1 else ""
+            at = Difference("refusals", f"{name}, p={p}", text)
+            self.hold("refusals", [at] if wrong else [])
+        self.counts["refusals"] += accepted
+        if not accepted:
+            self.hold("refusals", [Difference("refusals", "every case", "`check` refuses all.")])
+
+    def runs_faked(self, case: Case) -> bool:
+        found = faked(case)
+        if isinstance(found, Raised):
+            return self.hold("runs", [_raised(found, case, "faked")])
+        self.faked[case] = found
+        return self.hold("runs", differences.wrong_shapes(case, [found], self.one(case)))
+
+    def one(self, case: Case) -> Attempt:
+        """The same model on one device, in float64, by the reference."""
+        if case.name not in self.single:
+            alone = attempt(Comm(1), Case(case.name, Strategy, 1), local_device())
+            assert isinstance(alone, Attempt), alone
+            self.single[case.name] = alone
+        return self.single[case.name]
+
+    def runs(self, cases: list[Case], p: int, timeout_s: float) -> bool:
+        """Run the cases for real and compare; False if there is no point in going on."""
+        if p == 1:
+            for case in cases:
+                self.compare(case, [attempt(Comm(1), case, local_device())])
+            return True
+        try:
+            shares = on_ranks(cases, p, timeout_s)
+        except (RankError, TimeoutError) as error:
+            at = Difference("runs", f"p={p}", str(error), rank=getattr(error, "rank", None))
+            return self.hold("runs", [at])
+        for case, *ranks in zip(cases, *(share.attempts for share in shares), strict=False):
+            if not self.compare(case, ranks):
+                return False
+        again = [share.again for share in shares]
+        ranks = [share.attempts[0] for share in shares]
+        if self.compare(cases[0], again):
+            self.hold("repeats", differences.repeats(cases[0], again, ranks))
+            kept = next((r for r, share in enumerate(shares) if share.kept > 0), None)
+            text = "" if kept is None else f"{shares[kept].kept} tensors outlive their step."
+            at = Difference("repeats", str(cases[0]), text, rank=kept)
+            self.hold("repeats", [at] if text else [])
+        return True
+
+    def compare(self, case: Case, ranks: list[Attempt | Raised]) -> bool:
+        """Make all checks of one case; False if it raised."""
+        raised = [rank for rank in ranks if isinstance(rank, Raised)]
+        if raised:
+            first = min(raised, key=lambda rank: rank.at_s)
+            return self.hold("runs", [_raised(first, case, f"on rank {first.rank}")])
+        one = self.one(case)
+        for name, check in _REAL.items():
+            if not self.hold(name, check(case, ranks, one)) and name == "runs":
+                return True
+        self.hold("faked", differences.against_faked(case, self.faked[case], ranks[0]))
+        return True
+
+
+def _raised(found: Raised, case: Case, where: str) -> Difference:
+    text = f"It raised {where}: {found.text}"
+    return Difference("runs", str(case), text, found.layer, found.stage, found.rank)

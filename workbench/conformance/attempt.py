@@ -1,0 +1,188 @@
+"""One rank's share of a case: what it held at every branch, what it logged, what it really sent."""
+
+import contextlib
+import datetime
+import functools
+import gc
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from workbench.collectives import Collective
+from workbench.comm import Comm
+from workbench.conformance.cases import Case
+from workbench.launch import local_device, run_fake, run_local
+from workbench.layout import Layout, trim_shard
+from workbench.rank import RankStep
+from workbench.transformer import Place, Transformer
+
+#: A whole launch may take this many times as long as one collective.
+LAUNCH_TIMEOUTS = 3
+
+
+class Moment(NamedTuple):
+    """The residual stream on one rank, before ("input") or after ("output") a branch."""
+
+    place: Place
+    when: str
+    part: Tensor
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one rank has seen of one step."""
+
+    weights: dict[str, Tensor]
+    stream: list[Moment]
+    gradients: dict[str, Tensor]
+    start: Layout
+    log: list[Collective]
+    sent: list[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class Raised:
+    """A rank raised in this layer and stage; of several, the first is the cause."""
+
+    rank: int
+    layer: int | None
+    stage: int | None
+    text: str
+    at_s: float
+
+
+class Share(NamedTuple):
+    """What one rank has done in one launch.
+
+    ``attempts`` ends early where the rank raised. The first case was run again, which gave
+    ``again``, and once more, which left ``kept`` tensors behind.
+    """
+
+    attempts: list[Attempt | Raised]
+    again: Attempt | Raised | None = None
+    kept: int = 0
+
+
+#: torch's op -> our kind, the position of the rank's buffer, bytes sent per byte of it.
+_OPS = {
+    "alltoall_base_": ("all_to_all", 1, lambda p: Fraction(p - 1, p)),
+    "_allgather_base_": ("all_gather", 1, lambda p: p - 1),
+    "_reduce_scatter_base_": ("reduce_scatter", 1, lambda p: Fraction(p - 1, p)),
+    "allreduce_": ("all_reduce", 0, lambda p: Fraction(2 * (p - 1), p)),
+    "send": ("ring_shift", 0, lambda p: 1),
+}
+
+
+class Witness(TorchDispatchMode):
+    """List what is handed to torch's process groups, by arithmetic of its own: (kind, bytes)."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent: list[tuple[str, int]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.split("::")[1]
+        if "c10d" in func.namespace and name not in ("recv_", "barrier", "wait_tensor"):
+            self.sent.append(self._bytes(name, args))
+        return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def _bytes(name: str, args: tuple) -> tuple[str, int]:
+        if name not in _OPS:
+            return name, 0  # nothing that `Comm` uses: the kind alone gives it away
+        kind, position, share = _OPS[name]
+        buffer = args[position][0] if isinstance(args[position], list) else args[position]
+        group = next(a for a in args if isinstance(a, torch.ScriptObject))
+        p = dist.ProcessGroup.unbox(group).size()
+        return kind, int(share(p) * buffer.numel() * buffer.element_size())
+
+
+def faked(case: Case) -> Attempt | Raised:
+    """Rank 0's share, on meta tensors."""
+    return run_fake(lambda rank, comm: attempt(comm, case, torch.device("meta")), case.p)
+
+
+def on_ranks(cases: Sequence[Case], p: int, timeout_s: float) -> list[Share]:
+    """Every rank's share of the cases, in one launch; it ends at the first that raises."""
+    share = functools.partial(_share, cases=list(cases), timeout_s=timeout_s)
+    return run_local(share, p, timeout_s=LAUNCH_TIMEOUTS * timeout_s)
+
+
+def _share(rank: int, comm: Comm, cases: list[Case], timeout_s: float) -> Share:
+    group = dist.new_group(timeout=datetime.timedelta(seconds=timeout_s))
+    attempts: list[Attempt | Raised] = []
+    for case in cases:
+        attempts.append(attempt(Comm(comm.size, rank, group), case, local_device()))
+        if isinstance(attempts[-1], Raised):
+            return Share(attempts)
+    again = attempt(Comm(comm.size, rank, group), cases[0], local_device())
+    before = _live_tensors()
+    attempt(Comm(comm.size, rank, group), cases[0], local_device())
+    return Share(attempts, again, _live_tensors() - before)
+
+
+def attempt(comm: Comm, case: Case, device: torch.device) -> Attempt | Raised:
+    """Run one rank's share of a case, with rubbish in the padding of the input."""
+    witness = Witness()
+    try:
+        with contextlib.nullcontext() if comm.group is None else witness:
+            step = RankStep(comm, case.spec, case.cls, case.dtype, 0, case.shard, device)
+            weights = {name: _kept(w) for name, w in step.model.named_weights()}
+            _fill_padding(step.x, step.strategy.start, comm)
+            stream = _watch(step.model)
+            step.run()
+        return Attempt(
+            weights, stream, {name: _kept(t.grad) for name, t in step.leaves()},
+            step.strategy.start, list(comm.log), witness.sent,
+        )  # fmt: skip
+    except Exception as error:
+        site, at = comm.site(), time.time()
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+        where = f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}"
+        return Raised(comm.rank, site.layer, site.stage, f"{text} ({where}: {last.line})", at)
+
+
+def _watch(model: Transformer) -> list[Moment]:
+    """List the residual stream around every branch, while the model runs."""
+    stream: list[Moment] = []
+
+    def watch(place, branch):
+        branch.register_forward_pre_hook(
+            lambda _, given: stream.append(Moment(place, "input", _kept(given[0]), given[1]))
+        )
+        branch.register_forward_hook(
+            lambda _, given, out: stream.append(Moment(place, "output", _kept(out), given[1]))
+        )
+
+    for place, branch in zip(model.places, model.branches, strict=True):
+        watch(place, branch)
+    return stream
+
+
+def _fill_padding(x: Tensor, layout: Layout, comm: Comm) -> None:
+    with torch.no_grad():
+        data = trim_shard(x, layout, comm.rank, comm.size).clone()
+        x.normal_(generator=None if x.is_meta else torch.Generator(x.device).manual_seed(9))
+        trim_shard(x, layout, comm.rank, comm.size).copy_(data)
+
+
+def _kept(t: Tensor | None) -> Tensor | None:
+    if t is None:
+        return None
+    return t.detach().clone() if t.is_meta else t.detach().clone().cpu()
+
+
+def _live_tensors() -> int:
+    """Count the tensors that Python holds."""
+    gc.collect()
+    return sum(issubclass(type(held), Tensor) for held in gc.get_objects())
