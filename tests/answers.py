@@ -11,6 +11,10 @@ def size(dims, names=None):
     return math.prod(dims[name] for name in (dims if names is None else names))
 
 
+def names(text):
+    return text.split()
+
+
 def ceil(n, p):
     return -(-n // p)
 
@@ -94,6 +98,16 @@ class MoreBackward(GatherKV):
 class Raises(GatherKV):
     def queries(self, q, heads):
         raise ValueError("no queries today")
+
+
+def next_cut(free, upcoming, pick=max):
+    uses = {d: next((i for i, s in enumerate(upcoming) if d in s), math.inf) for d in free}
+    return pick(free, key=uses.get)
+
+
+def padded_switch(dims, before, after, p):
+    chunk = {d: ceil(n, p) if d in (before, after) else n for d, n in dims.items()}
+    return size(chunk) * (p - 1)
 
 
 #: check -> (the right answer, wrong ones).
@@ -188,6 +202,41 @@ ANSWERS = {
         lambda dims, layers: 2 * layers - 1,
         lambda dims, layers: dims * layers,
         lambda dims, layers: layers * dims / (dims - 1),
+    ),
+    "fewest_switches": (
+        names("width width level level level level height height height time"),
+        ["width"] * 10,
+        ["width", "level"] * 5,
+        names("width width level level level level height height height"),
+        names("width width level level level level height height height depth"),
+        names("width width level height height level time time width level"),
+        3,
+    ),
+    "fewest_bytes": (
+        ["width", "width", "height", "height", "width", "height"],
+        ["width", "width", "height", "height", "time", "time"],
+        ["height", "width", "time"] * 2,
+        ["width"] * 6,
+        ["width", "width", "height"],
+        {"width": 6},
+    ),
+    "next_cut": (
+        next_cut,
+        lambda free, upcoming: next_cut(free, upcoming, min),
+        lambda free, upcoming: free[0],
+        lambda free, upcoming: free[-1],
+        lambda free, upcoming: upcoming[-1][0],
+        lambda free, upcoming: [next_cut(free, upcoming)],
+    ),
+    "padded_switch": (
+        padded_switch,
+        lambda dims, before, after, p: size(dims) * (p - 1) / p**2,
+        lambda dims, before, after, p: padded_switch(dims, before, after, p) * p / (p - 1),
+        lambda dims, before, after, p: (
+            size({d: ceil(n, p) * p for d, n in dims.items()}) * (p - 1) / p**2
+        ),
+        lambda dims, before, after, p: padded_switch(dims, before, before, p) / p,
+        lambda dims, before, after, p: 0,
     ),
     "switchable": (
         lambda dims, stages: all(len(stage) < len(dims) for stage in stages),

@@ -18,6 +18,16 @@ from workbench.exercises.running import (
     check_peers,
     check_runnable,
 )
+from workbench.exercises.schedules import (
+    BYTES_PUZZLE,
+    BYTES_START,
+    PUZZLE,
+    PUZZLE_START,
+    check_fewest_bytes,
+    check_fewest_switches,
+    check_next_cut,
+    check_padded_switch,
+)
 from workbench.exercises.sequence import (
     check_dsp_bytes,
     check_local_shape,
@@ -31,16 +41,24 @@ from workbench.exercises.sequence import (
 )
 
 __all__ = [
+    "BYTES_PUZZLE",
+    "BYTES_START",
+    "PUZZLE",
+    "PUZZLE_START",
     "beside",
     "check_activation_bytes",
     "check_adapter_bytes",
     "check_attention_flops",
     "check_dsp_bytes",
     "check_factor_gap",
+    "check_fewest_bytes",
+    "check_fewest_switches",
     "check_join",
     "check_local_shape",
     "check_megatron_sp_order",
+    "check_next_cut",
     "check_own_strategy",
+    "check_padded_switch",
     "check_paired_mean",
     "check_peers",
     "check_ring_bytes",

@@ -18,12 +18,21 @@ from workbench.figures.layouts import (
     layout_svg,
 )
 from workbench.figures.logs import log_timeline, memory_bars, rank_matrix, times
+from workbench.figures.schedules import (
+    VARIANTS,
+    own_timetable,
+    schedule_caption,
+    schedule_chart,
+    schedule_svg,
+    timetable,
+)
 from workbench.figures.style import COLOURS, caption, captioned, image, rank_colours
 from workbench.figures.volumes import Volume, head_counts, volume_bars, volume_curves, volumes
 
 __all__ = [
     "COLOURS",
     "MOST_RANKS",
+    "VARIANTS",
     "Comparison",
     "Volume",
     "caption",
@@ -38,9 +47,14 @@ __all__ = [
     "layout_svg",
     "log_timeline",
     "memory_bars",
+    "own_timetable",
     "rank_colours",
     "rank_matrix",
+    "schedule_caption",
+    "schedule_chart",
+    "schedule_svg",
     "times",
+    "timetable",
     "volume_bars",
     "volume_curves",
     "volumes",

@@ -58,19 +58,19 @@ class DSP(Strategy):
     def inside(self, layout: Layout, stage: Stage) -> Layout:
         if self.around == "residual" or layout.split not in stage:
             return layout
-        return layout.with_split(_aside(self.geometry, self.comm.size, layout.split, stage))
+        return layout.with_split(aside(self.geometry, self.comm.size, layout.split, stage))
 
     @classmethod
     def forward_elements(cls, geometry, p, shard, branches):
         stages = [stage for stage in branches if stage is not None]
         if cls.around == "attention":
             crossing = (stage for stage in stages if shard in stage)
-            moves = ((shard, _aside(geometry, p, shard, stage)) for stage in crossing)
+            moves = ((shard, aside(geometry, p, shard, stage)) for stage in crossing)
             return 2 * sum(switch_elements(geometry, p, *move) for move in moves)
         moves = switches(cls.schedule, geometry, p, shard, stages)
         return sum(switch_elements(geometry, p, *move) for _, *move in moves)
 
 
-def _aside(geometry: Geometry, p: int, shard: str, stage: Stage) -> str:
+def aside(geometry: Geometry, p: int, shard: str, stage: Stage) -> str:
     """The dim to cut during one attention along ``shard``: the one that is padded least."""
     return min(free_dims(geometry, stage), key=lambda d: switch_elements(geometry, p, shard, d))

@@ -9,6 +9,15 @@ except ModuleNotFoundError as error:
 
 from workbench.widgets.explorer import Compare, compare
 from workbench.widgets.player import LayoutPlayer, layout_player
+from workbench.widgets.schedules import Schedules, schedules
 from workbench.widgets.shown import show
 
-__all__ = ["Compare", "LayoutPlayer", "compare", "layout_player", "show"]
+__all__ = [
+    "Compare",
+    "LayoutPlayer",
+    "Schedules",
+    "compare",
+    "layout_player",
+    "schedules",
+    "show",
+]
