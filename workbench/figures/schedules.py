@@ -174,7 +174,7 @@ def _rows(spec, found: Timetable) -> Picture:
         if turn.layer != layer:
             layer = turn.layer
             page.marks.append(Text(x + 2, 32, f"layer {layer}", 9.5, "start"))
-        page.marks += _column(rows, x, dict.fromkeys((turn.cut, turn.stream)), turn)
+        page.marks += _column(rows, x, (turn.cut, turn.stream), turn)
         outlines += _outlines(rows, x, turn)
         arrows += _arrows(rows, left + _CELL, x, before, turn)
         before = turn.stream
