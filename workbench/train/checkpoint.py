@@ -32,13 +32,13 @@ def save(folder: Path, state: Mapping[str, Tensor], task: TrainTask) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     older = _all(folder)
     complete = folder / f"step-{len(state['losses']):07d}"
+    if complete in older:
+        return complete
     part = folder / f".{complete.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     with _alone() as dcp:
         dcp.save(dict(state), checkpoint_id=part, no_dist=True)
     (part / TASK).write_text(task.to_json())
-    if complete in older:
-        return complete
     part.rename(complete)
     for path in older:
         shutil.rmtree(path)

@@ -48,8 +48,8 @@ class Denoiser(nn.Module):
             self.add_module(name, Affine(*pair))
         self.body = Transformer(spec, strategy, weights)
 
-    def forward(self, noisy: Patches, moment: Float[Tensor, " batch"]) -> tuple[Patches, Layout]:
-        """Say the way from clip to noise, for this rank's tokens of the whole ``noisy``."""
+    def forward(self, noisy: Patches, moment: Float[Tensor, " batch"]) -> tuple[Tensor, Layout]:
+        """Say what the whole ``noisy`` is without its noise, for this rank's tokens of it."""
         knows = F.silu(_linear(self.moment, waves(moment * MOMENTS).to(noisy.dtype)))
         x = _linear(self.patch, self.mine(noisy))
         x = x + _linear(self.place, self.mine(self.places(noisy)))
@@ -83,6 +83,9 @@ class Denoiser(nn.Module):
 
 #: What lies around the transformer.
 _OUTSIDE = ("patch", "place", "moment", "modulate", "pixels")
+#: These begin at 0, as the last layers of diffusion transformers do.
+#: Source: Peebles & Xie (2022), arXiv:2212.09748, section 3.2.
+_SILENT_AT_FIRST = ("modulate", "pixels")
 
 
 def first_weights(task: TrainTask, device: str = "cpu") -> dict[str, Tensor]:
@@ -97,6 +100,7 @@ def first_weights(task: TrainTask, device: str = "cpu") -> dict[str, Tensor]:
     options = {"device": device, "dtype": getattr(torch, task.dtype)}
     for name, shape in shapes.items():
         weight = torch.randn(shape, generator=generator, device="cpu") * shape[1] ** -0.5
+        weight *= name not in _SILENT_AT_FIRST
         weights[f"{name}.weight"] = weight.to(**options)
         weights[f"{name}.bias"] = torch.zeros(shape[0], **options)
     return weights
@@ -116,7 +120,7 @@ def waves(x: Tensor) -> Float[Tensor, "*shape features"]:
 
 def layout_of(whole: Tensor, stream: Layout) -> Layout:
     """The layout of a tensor of tokens of any width that is cut as the residual stream is."""
-    return replace(stream, sizes=Dims(zip(stream.sizes, whole.shape, strict=True)))
+    return replace(stream, sizes=Dims(dict(zip(stream.sizes, whole.shape, strict=True))))
 
 
 def _linear(part: Affine, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ DARK, BRIGHT = -1.0, 1.0
 #: The smallest frame: a digit is half as wide as its frame, and needs room to move.
 SMALLEST_SIDE = 4
 
-Images = Float[Tensor, "n height width"]
+Images = Float[Tensor, "n rows columns"]
 Clips = Float[Tensor, "batch time height width"]
 
 

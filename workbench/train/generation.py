@@ -19,7 +19,7 @@ Weights = Mapping[str, Tensor]
 def generate(
     task: TrainTask, weights: Weights, count: int = 4, steps: int = 40, seed: int = 0
 ) -> Clips:
-    """Draw clips: begin with noise and follow what the model says, back to a clip.
+    """Draw clips: begin with noise and go step by step towards what the model says is behind it.
 
     Parameters
     ----------
@@ -36,18 +36,14 @@ def generate(
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     x = x.to(getattr(torch, task.dtype))
     for left in range(steps, 0, -1):
-        way, _ = model(x, torch.full((count,), left / steps, dtype=x.dtype))
-        x = x - way / steps
+        said, _ = model(x, torch.full((count,), left / steps, dtype=x.dtype))
+        x = x + (said - x) / left  # what is left of the way, in as many steps
     return from_patches(x, task.patch).clamp(DARK, BRIGHT)
 
 
 @torch.no_grad()
 def held_out_loss(task: TrainTask, weights: Weights, batches: int = 4) -> float:
-    """Mean loss on clips of digits that are never trained on, over all buckets.
-
-    Always saying 0 would cost the mean square of the targets: 1 for the noise and about 1 for the
-    clips.
-    """
+    """Mean loss on clips of digits that are never trained on, over all buckets."""
     images, losses = digit_images(), []
     for step in range(batches * len(task.specs)):
         spec = task.spec_of(step)

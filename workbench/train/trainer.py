@@ -34,7 +34,7 @@ class Trainer:
     """
 
     def __init__(
-        self, comm: Comm, task: TrainTask, cls: type[Strategy], images: Images,
+        self, comm: Comm, task: TrainTask, cls: type[Strategy], images: Images | None,
         device: torch.device,
     ):  # fmt: skip
         self.comm, self.task, self.images, self.device = comm, task, images, device
