@@ -46,7 +46,7 @@ class Attempt:
     gradients: dict[str, Tensor]
     start: Layout
     log: list[Collective]
-    sent: list[tuple[str, int]]
+    sent: list["Sent"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,16 @@ class Raised:
     stage: int | None
     text: str
     at_s: float
+    stream: list[Moment]
+
+
+class Sent(NamedTuple):
+    """One call of the process group; the layer and stage are those of the forward pass."""
+
+    kind: str
+    sent_bytes: int
+    layer: int | None
+    stage: int | None
 
 
 class Share(NamedTuple):
@@ -83,17 +93,23 @@ _OPS = {
 
 
 class Witness(TorchDispatchMode):
-    """List what is handed to torch's process groups, by arithmetic of its own: (kind, bytes)."""
+    """List what is handed to torch's process groups, by arithmetic of its own."""
 
-    def __init__(self):
+    def __init__(self, comm: Comm):
         super().__init__()
-        self.sent: list[tuple[str, int]] = []
+        self.comm = comm
+        self.sent: list[Sent] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func._schema.name.split("::")[1]
         if "c10d" in func.namespace and name not in ("recv_", "barrier", "wait_tensor"):
-            self.sent.append(self._bytes(name, args))
+            site = self.comm.site()
+            self.sent.append(Sent(*self._bytes(name, args), site.layer, site.stage))
         return func(*args, **(kwargs or {}))
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else every rank's first op imports a compiler: seconds
 
     @staticmethod
     def _bytes(name: str, args: tuple) -> tuple[str, int]:
@@ -132,29 +148,35 @@ def _share(rank: int, comm: Comm, cases: list[Case], timeout_s: float) -> Share:
 
 def attempt(comm: Comm, case: Case, device: torch.device) -> Attempt | Raised:
     """Run one rank's share of a case, with rubbish in the padding of the input."""
-    witness = Witness()
+    step, stream, witness = None, [], Witness(comm)
     try:
         with contextlib.nullcontext() if comm.group is None else witness:
             step = RankStep(comm, case.spec, case.cls, case.dtype, 0, case.shard, device)
             weights = {name: _kept(w) for name, w in step.model.named_weights()}
             _fill_padding(step.x, step.strategy.start, comm)
-            stream = _watch(step.model)
+            _watch(step.model, stream)
             step.run()
         return Attempt(
             weights, stream, {name: _kept(t.grad) for name, t in step.leaves()},
             step.strategy.start, list(comm.log), witness.sent,
         )  # fmt: skip
     except Exception as error:
-        site, at = comm.site(), time.time()
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-        where = f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}"
-        return Raised(comm.rank, site.layer, site.stage, f"{text} ({where}: {last.line})", at)
+        return _raised(comm, error, stream, [] if step is None else step.leaves())
 
 
-def _watch(model: Transformer) -> list[Moment]:
-    """List the residual stream around every branch, while the model runs."""
-    stream: list[Moment] = []
+def _raised(comm: Comm, error: Exception, stream: list[Moment], leaves: list) -> Raised:
+    site, at_s = comm.site(), time.time()
+    text = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    text += f" ({last.filename.rsplit('/', 1)[-1]}:{last.lineno}: {last.line})"
+    lost = [name for name, leaf in leaves if leaf.grad is None and name != "input"]
+    if lost and len(lost) + 1 < len(leaves):
+        text += f"; no gradient has reached {lost[-1]}, nor {len(lost) - 1} other weights"
+    return Raised(comm.rank, site.layer, site.stage, text, at_s, stream)
+
+
+def _watch(model: Transformer, stream: list[Moment]) -> None:
+    """While the model runs, append the residual stream around every branch to ``stream``."""
 
     def watch(place, branch):
         branch.register_forward_pre_hook(
@@ -166,7 +188,6 @@ def _watch(model: Transformer) -> list[Moment]:
 
     for place, branch in zip(model.places, model.branches, strict=True):
         watch(place, branch)
-    return stream
 
 
 def _fill_padding(x: Tensor, layout: Layout, comm: Comm) -> None:

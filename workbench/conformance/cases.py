@@ -4,28 +4,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from workbench.dims import Stage
 from workbench.strategies import Strategy
 from workbench.transformer import TransformerSpec
 
 
-def _spec(dims: dict[str, int], *stages, heads: int = 12, batch: int = 1, **more):
-    return TransformerSpec(
-        dims=dims, stages=stages, d_model=24, num_heads=heads, batch=batch, mlp_ratio=2,
-        **{"num_layers": 2, **more},
-    )  # fmt: skip
+def _spec(dims: dict[str, int], *stages, heads: int = 12, **more):
+    usual = {"d_model": 24, "mlp_ratio": 2, "num_layers": 1}
+    return TransformerSpec(dims=dims, stages=stages, num_heads=heads, **{**usual, **more})
 
 
 #: Models by what is special about them; the first is the plainest. One line more is one more
 #: thing that every strategy must compute or refuse.
 SPECS: dict[str, TransformerSpec] = {
-    "two dims": _spec({"time": 4, "space": 12}, "space", "time"),
-    "uneven, a batch": _spec({"time": 3, "space": 5}, "space", "time", batch=2, mlp_per="layer"),
-    "smaller than p": _spec({"time": 2, "space": 3}, "time", "space", num_layers=1),
-    "one dim": _spec({"tokens": 7}, "tokens"),
-    "all dims jointly": _spec({"time": 4, "space": 6}, ("time", "space"), num_layers=1),
-    "three dims": _spec({"a": 3, "b": 4, "c": 5}, "a", "b", "c", mlp_per="layer"),
-    "a dim in both stages": _spec({"a": 2, "b": 3, "c": 4}, ("c", "a"), ("b", "c"), num_layers=1),
-    "one head": _spec({"time": 4, "space": 5}, "space", "time", heads=1, num_layers=1),
+    "two dims": _spec({"time": 4, "space": 12}, "space", "time", num_layers=2),
+    "uneven, a batch": _spec(
+        {"time": 3, "space": 5}, "space", "time", batch=2, mlp_per="layer", num_layers=2
+    ),
+    "smaller than p": _spec({"time": 2, "space": 3}, "time", "space"),
+    "one dim": _spec({"tokens": 7}, "tokens", num_layers=2),
+    "all dims jointly": _spec({"time": 4, "space": 6}, ("time", "space")),
+    "three dims": _spec({"a": 3, "b": 4, "c": 5}, "a", "b", "c", mlp_per="layer", num_layers=2),
+    "a dim in both stages": _spec({"a": 2, "b": 3, "c": 4}, ("c", "a"), ("b", "c")),
+    "one head": _spec({"time": 4, "space": 5}, "space", "time", heads=1),
+    "causal in time": _spec({"time": 7, "space": 4}, "space", Stage("time", causal=True)),
+    "a window": _spec({"tokens": 9}, Stage("tokens", causal=True, window=3)),
+    "grouped queries": _spec({"time": 4, "space": 6}, "space", "time", num_kv_heads=4),
 }
 #: Beside float64: dtype -> the models that are run in it, too.
 ALSO = {"float32": ("two dims", "uneven, a batch"), "bfloat16": ("uneven, a batch",)}

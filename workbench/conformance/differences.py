@@ -2,14 +2,14 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from workbench.collectives import Collective
-from workbench.conformance.attempt import Attempt, Moment
+from workbench.conformance.attempt import Attempt, Moment, Raised
 from workbench.conformance.cases import Case
 from workbench.conformance.report import Difference
 from workbench.layout import Layout, take_shard, trim_shard
@@ -23,24 +23,23 @@ BOUNDS = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 0.05}
 Check = Callable[[Case, list[Attempt], Attempt], Iterator[Difference]]
 
 
-def wrong_shapes(case: Case, ranks: list[Attempt], one: Attempt) -> Iterator[Difference]:
+def wrong_shapes(
+    case: Case, ranks: Sequence[Attempt | Raised], one: Attempt
+) -> Iterator[Difference]:
     """Parts of the stream that are not of the shape that their layout says."""
     for rank, attempt in enumerate(ranks):
-        for moment in attempt.stream:
-            if not isinstance(moment.layout, Layout) or moment.layout.sizes != one.start.sizes:
-                says = f"`arrange` returned {moment.layout!r}, which is no layout of the stream"
-            elif moment.part.shape != moment.layout.local_shape(case.p):
-                says = (
-                    f"its shape is {tuple(moment.part.shape)}, but a rank's part in the layout "
-                    f"{moment.layout} has shape {moment.layout.local_shape(case.p)}"
-                )
-            elif str(moment.layout) != str(ranks[0].stream[len(attempt.stream) - 1].layout) and (
-                moment is attempt.stream[-1]
-            ):
-                says = "the ranks' layouts differ"
+        for moment, other in zip(attempt.stream, ranks[0].stream, strict=False):
+            layout, shape = moment.layout, tuple(moment.part.shape)
+            if not isinstance(layout, Layout) or layout.sizes != one.start.sizes:
+                text = f"`arrange` returned {layout!r}, which is no layout of the stream."
+            elif shape != layout.local_shape(case.p):
+                text = f"its shape is {shape}, but a rank's part in the layout {layout} that "
+                text += f"`arrange` returned has the shape {layout.local_shape(case.p)}."
+            elif str(layout) != str(other.layout):
+                text = f"it has the layout {layout}, but {other.layout} on rank 0."
             else:
                 continue
-            yield replace(_at(moment, "runs", case, rank), text=says)
+            yield replace(_at(moment, "runs", case, rank), text=text)
 
 
 def one_sample(case: Case, ranks: list[Attempt], one: Attempt) -> Iterator[Difference]:
@@ -155,21 +154,21 @@ def sent(case: Case, ranks: list[Attempt], one: Attempt) -> Iterator[Difference]
     """Ranks that have sent something else than they have logged."""
     for rank, attempt in enumerate(ranks):
         # On gloo a reduce-scatter is an all-to-all and a local sum.
-        as_sent = {} if ("reduce_scatter" in dict(attempt.sent)) else _BY_GLOO
-        logged = [(as_sent.get(r.kind, r.kind), r.sent_bytes) for r in attempt.log]
-        if _sums(logged) == _sums(attempt.sent):
+        gloo = all(call.kind != "reduce_scatter" for call in attempt.sent)
+        by = {"reduce_scatter": "all_to_all"} if gloo else {}
+        logged = [(by.get(r.kind, r.kind), r.sent_bytes) for r in attempt.log]
+        really = [(call.kind, call.sent_bytes) for call in attempt.sent]
+        if _sums(logged) == _sums(really):
             continue
-        pairs = itertools.zip_longest(logged, attempt.sent)
-        first = next((i for i, (a, b) in enumerate(pairs) if a != b), 0)
-        record = attempt.log[min(first, len(attempt.log) - 1)] if attempt.log else None
-        text = (
-            f"The log says {_words(logged)}; through the process group went {_words(attempt.sent)}."
-        )
-        base = Difference("sent", str(case), text, rank=rank, tensor=f"record {first}")
-        yield _at_record(base, first, record)
-
-
-_BY_GLOO = {"reduce_scatter": "all_to_all"}
+        # Backward, torch calls: only forward is it known which stage has sent something.
+        number = 0
+        for number, (r, call) in enumerate(zip(attempt.log, attempt.sent, strict=False)):
+            place = r.phase != "forward" or (r.layer, r.stage) == (call.layer, call.stage)
+            if logged[number] != really[number] or not place:
+                break
+        text = f"The log says {_words(logged)}; through the process group went {_words(really)}."
+        record = attempt.log[number] if attempt.log else None
+        yield _at_record(Difference("sent", str(case), text, rank=rank), number, record)
 
 
 def closed_form(case: Case, ranks: list[Attempt], one: Attempt) -> Iterator[Difference]:

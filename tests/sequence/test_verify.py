@@ -1,0 +1,315 @@
+"""`verify` passes every strategy of ours, and finds and places every planted mistake."""
+
+import time
+
+import pytest
+import torch
+import torch.distributed as dist
+from own_ring import OwnRing
+
+import workbench as wb
+from workbench.conformance.report import CHECKS
+from workbench.layout import pad_to, shard_size, take_shard
+from workbench.strategies import DSP, STRATEGIES, MegatronTP, Ring, Strategy, Ulysses
+from workbench.strategies.attention import attention, fold, unfold
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_ours_pass(name):
+    report = wb.verify(name, ranks=(2, 3) if name == "dsp" else (3,))
+    report.assert_passed()
+    assert report.first is None
+    assert all(report.counts[check] for check in CHECKS), "a check was never made"
+    assert str(report).startswith(f"{name}: passed")
+    assert report._repr_markdown_().count("✔") == len(CHECKS)
+
+
+def test_options_and_own_classes_pass():
+    assert wb.verify("ring", ranks=(3,), order="zigzag").passed
+    report = wb.verify(OwnRing, ranks=(2,))
+    report.assert_passed()
+    assert any("needs dims that p=2 divides" in refusal for refusal in report.refused)
+
+
+class NoSum(DSP):
+    """A forgotten all-reduce of the weights' gradients."""
+
+    def __init__(self, comm, geometry, shard=None):
+        super().__init__(comm, geometry, shard)
+        comm.sum_gradients = lambda gradients, *more: list(gradients)
+
+
+class NoF(MegatronTP):
+    """Megatron's f is forgotten: forward nothing, backward the all-reduce."""
+
+    def enter(self, h, layout):
+        return h
+
+
+class NoRescale(OwnRing):
+    @staticmethod
+    def merge(out, lse, new_out, new_lse):
+        total = torch.logaddexp(lse, new_lse)
+        return out + new_out * (new_lse - total).exp()[..., None], total
+
+
+class Aliased(OwnRing):
+    """In float32, `.to(float32)` of the buffer is the buffer."""
+
+    @staticmethod
+    def add(total, buffer):
+        wide = torch.promote_types(buffer.dtype, torch.float32)
+        return buffer.to(wide) if total is None else total + buffer
+
+
+class PaddedKeys(Strategy):
+    """Gathers keys and values, padding and all, and attends to the padding, too."""
+
+    name, cuts_sequence = "padded-keys", True
+
+    def attend(self, q, k, v, layout, stage):
+        if layout.split not in stage:
+            return super().attend(q, k, v, layout, stage)
+        along = [layout.position(dim) for dim in stage]
+        k, v = (self.gathered(t, layout) for t in (k, v))
+        return unfold(attention(*(fold(t, along) for t in (q, k, v))), along, q.shape)
+
+    def gathered(self, t, layout):
+        heads = self.geometry.heads(layout, t.shape[-2])
+        whole = self.comm.relayout(t, heads, heads.with_value("shared"))
+        dim, p = layout.position(layout.split), self.comm.size
+        return pad_to(whole, dim, shard_size(whole.shape[dim], p) * p)
+
+    @classmethod
+    def forward_elements(cls, geometry, p, shard, branches):
+        return Ring.forward_elements(geometry, p, shard, branches)
+
+
+class NoSwitchBack(DSP):
+    """Switches once, from time to space, and leaves it at that."""
+
+    def arrange(self, x, layout, stage, upcoming):
+        return (
+            super().arrange(x, layout, stage, upcoming) if layout.split != "space" else (x, layout)
+        )
+
+
+class OnlySays(DSP):
+    """Says that it has switched, but has not."""
+
+    def arrange(self, x, layout, stage, upcoming):
+        return x, super().arrange(x, layout, stage, upcoming)[1]
+
+
+class Transposed(DSP):
+    """The chunks of a switch arrive in the opposite order of ranks."""
+
+    def arrange(self, x, layout, stage, upcoming):
+        moved, after = super().arrange(x, layout, stage, upcoming)
+        if after == layout or self.comm.size == 1:
+            return moved, after
+        whole = self.comm.relayout(moved, after, after.with_split(None))
+        return take_shard(whole, after, self.comm.size - 1 - self.comm.rank, self.comm.size), after
+
+
+class SeedPerRank(DSP):
+    """Draws its own weights, from a seed that is another on each rank."""
+
+    def shard_weights(self, weights):
+        g = torch.Generator().manual_seed(self.comm.rank)
+        return {
+            name: w
+            if w.is_meta
+            else w + 1e-3 * torch.randn(w.shape, generator=g, device="cpu").to(w)
+            for name, w in weights.items()
+        }
+
+
+class CountedTwice(DSP):
+    """Records a switch twice, and its closed form agrees."""
+
+    def arrange(self, x, layout, stage, upcoming):
+        before = len(self.comm.log)
+        out = super().arrange(x, layout, stage, upcoming)
+        self.comm.log.extend(self.comm.log[before:])
+        return out
+
+    @classmethod
+    def forward_elements(cls, *given):
+        return 2 * super().forward_elements(*given)
+
+    @classmethod
+    def backward_elements(cls, *given):
+        return super().forward_elements(*given)
+
+
+class Unrecorded(DSP):
+    """Sends something past `Comm`."""
+
+    def enter(self, h, layout):
+        if self.comm.group is not None:
+            dist.all_reduce(h.detach().clone(), group=self.comm.group)
+        return h
+
+
+MUTANTS = {
+    NoSum: ("gradients", "gradient of layers.1.mlp.1.down.bias", "all-reduce of them is missing"),
+    NoF: ("gradients", "gradient of layers.1.mlp.1.norm.bias", "all-reduce of them is missing"),
+    NoRescale: ("output", "output of layers.0.attention.1", "exp(its log-sum-exp - the total's)"),
+    Aliased: ("gradients", "gradient of layers.1.attention.1.query", "a backward is wrong"),
+    PaddedKeys: ("output", "output of layers.0.attention.1", "wrong only where there is padding"),
+    NoSwitchBack: ("output", "output of layers.1.attention.0", "'space' is cut while this stage"),
+    Transposed: ("output", "input of layers.0.attention.1", "rank 0 holds what belongs to rank 1"),
+    SeedPerRank: ("one sample", "layers.0.attention.0.norm.weight", "`shard_weights`"),
+    CountedTwice: ("sent", "record 1", "it sends once and records once"),
+    Unrecorded: ("sent", "record 0", "it sends once and records once"),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_a_planted_mistake_is_found_and_placed(mutant):
+    check, tensor, hint = MUTANTS[mutant]
+    report = wb.verify(mutant, ranks=(2,))
+    assert not report.passed
+    first = report.first
+    assert first.check == check, report
+    assert first.tensor.startswith(tensor), report
+    assert hint in str(first), report
+    assert first.layer is not None
+    assert first.stage is not None
+    assert first.rank is not None
+    assert first.index is not None
+    assert "FAILED" in report._repr_markdown_()
+    with pytest.raises(AssertionError, match="First difference"):
+        report.assert_passed()
+
+
+def test_a_layout_that_is_only_said_is_found_by_its_shape():
+    report = wb.verify(OnlySays, ranks=(2,))
+    assert report.first.check == "runs"
+    assert report.first.tensor == "input of layers.0.attention.1"
+    assert "its shape is (1, 2, 12, 24), but a rank's part" in report.first.text
+
+
+class Raises(DSP):
+    def enter(self, h, layout):
+        if self.comm.rank == 1:
+            raise KeyError("the planted mistake")
+        return h
+
+
+class Hangs(DSP):
+    def enter(self, h, layout):
+        if self.comm.rank == 1:
+            dist.recv(h.detach().clone(), group=self.comm.group, group_src=0)
+        return h
+
+
+class Sleeps(DSP):
+    def enter(self, h, layout):
+        if self.comm.rank == 1:
+            time.sleep(600)
+        return h
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (Raises, "It raised on rank 1: KeyError: 'the planted mistake' (test_verify.py:"),
+        (Hangs, "Timed out waiting"),
+        (Sleeps, "had not finished after 6 s"),
+    ],
+)
+def test_what_fails_or_hangs_on_one_rank_is_reported(wrong, text):
+    report = wb.verify(wrong, ranks=(2, 3), timeout_s=2)
+    assert report.first.check == "runs"
+    assert text in report.first.text
+    assert "p=2" in report.first.case
+    assert len(report.failures) == 1
+
+
+class NoCheck(Ulysses):
+    """Accepts any number of heads and breaks in the ranks."""
+
+    @classmethod
+    def check(cls, geometry, p):
+        if p == 1:
+            raise ValueError("one rank is too few")
+
+
+class WrongError(Ulysses):
+    @classmethod
+    def check(cls, geometry, p):
+        assert geometry.num_heads % p == 0
+
+
+class Refuses(DSP):
+    @classmethod
+    def check(cls, geometry, p):
+        raise ValueError("no")
+
+
+class Hoards(DSP):
+    seen = []  # noqa: RUF012
+
+    def enter(self, h, layout):
+        self.seen.append(h)
+        return h
+
+
+class Keeps(DSP):
+    """No gradient comes back through a detached branch."""
+
+    def enter(self, h, layout):
+        return h.detach()
+
+
+class SomeFaked(DSP):
+    """Another path on real ranks; each sends the same."""
+
+    def arrange(self, x, layout, stage, upcoming):
+        if not x.is_meta and self.comm.size > 1 and not upcoming:
+            x = self.comm.relayout(x, layout, layout.with_split(None))
+            x = self.comm.relayout(x, layout.with_split(None), layout)
+        return super().arrange(x, layout, stage, upcoming)
+
+
+class TwiceTheLoss(DSP):
+    """Gradients p times too large."""
+
+    def __init__(self, comm, geometry, shard=None):
+        super().__init__(comm, geometry, shard)
+        total = comm.sum_gradients
+
+        def twice(gradients, *more):
+            gradients = list(gradients)
+            total(gradients, *more)
+            for gradient in gradients:
+                gradient.mul_(comm.size)
+
+        comm.sum_gradients = twice
+
+
+@pytest.mark.parametrize(
+    ("wrong", "check", "text"),
+    [
+        (NoCheck, "refusals", "every strategy runs on one rank"),
+        (WrongError, "refusals", "`check` raised AssertionError"),
+        (Refuses, "refusals", "`check` raised ValueError: no"),
+        (Hoards, "repeats", "tensors outlive their step"),
+        (Keeps, "runs", "no gradient has reached layers.1.mlp.1.norm.bias"),
+        (SomeFaked, "faked", "the faked log's is"),
+        (TwiceTheLoss, "gradients", "it is 2 times too large"),
+    ],
+)
+def test_other_mistakes(wrong, check, text):
+    report = wb.verify(wrong, ranks=(2,))
+    assert check in {failure.check for failure in report.failures}, report
+    assert any(text in str(f) for f in report.failures if f.check == check), report
+
+
+def test_what_is_no_strategy_is_refused():
+    with pytest.raises(ValueError, match="did you mean 'dsp'"):
+        wb.verify("dps")
+    with pytest.raises(ValueError, match="no option 'colour'"):
+        wb.verify("dsp", colour="red")
