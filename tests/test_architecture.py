@@ -29,6 +29,7 @@ ORDER = [
     {"geometry"},
     {"collectives"},
     {"comm"},
+    {"mesh"},
     {"strategies"},
     {"transformer"},
     {"failure"},

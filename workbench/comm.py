@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from workbench.collectives import Collective, Phase, sent_bytes
-from workbench.layout import Layout, collective_between, pad_to, shard_size, take_shard
+from workbench.layout import Layout, collective_between, dealt, pad_to, shard_size, take_shard
 
 
 class Site(NamedTuple):
@@ -64,12 +64,17 @@ class Comm:
     ):
         self.size, self.rank, self.group, self.axis = size, rank, group, axis
         self.log: list[Collective] = []
-        self._layer: int | None = None
-        self._stage: int | None = None
+        self._place: list[int | None] = [None, None]
+
+    def beside(self, axis: str, size: int, rank: int, group: dist.ProcessGroup | None) -> "Comm":
+        """A comm along another axis of the same mesh; it writes the same log."""
+        other = Comm(size, rank, group, axis)
+        other.log, other._place = self.log, self._place
+        return other
 
     def at(self, layer: int, stage: int) -> None:
         """Say which layer and stage the following collectives belong to."""
-        self._layer, self._stage = layer, stage
+        self._place[:] = layer, stage
 
     def site(self) -> Site:
         """The current layer and stage, and the first line up the stack outside this file."""
@@ -77,7 +82,7 @@ class Comm:
         while frame.f_code.co_filename == __file__:
             frame = frame.f_back
         file = frame.f_code.co_filename.replace("\\", "/").rsplit("/", 1)[-1]
-        return Site(self._layer, self._stage, f"{file}:{frame.f_lineno}")
+        return Site(*self._place, f"{file}:{frame.f_lineno}")
 
     def relayout(
         self, x: Shaped[Tensor, "..."], before: Layout, after: Layout
@@ -121,10 +126,11 @@ class Comm:
             requests = dist.batch_isend_irecv(ops)
         return Transfer(self.log[-1], x, received, requests)
 
-    def sum_gradients(self, gradients: Iterable[Tensor]) -> None:
+    def sum_gradients(self, gradients: Iterable[Tensor], axis: str = "*") -> None:
         """Sum gradients of replicated weights over the ranks, in place.
 
-        They travel as one flat bucket per dtype, padded to a multiple of the ranks.
+        They travel as one flat bucket per dtype, padded to a multiple of the ranks. ``axis`` is
+        what the record calls it: ``"*"`` for all axes of the mesh.
         """
         by_dtype: dict[torch.dtype, list[Tensor]] = {}
         for gradient in gradients:
@@ -136,7 +142,7 @@ class Comm:
             total = flat.numel()
             flat = pad_to(flat, 0, shard_size(total, self.size) * self.size)
             site = Site(None, None, self.site().where)
-            self._record("all_reduce", None, flat, "gradients", site, axis="*")
+            self._record("all_reduce", None, flat, "gradients", site, axis=axis)
             if self.group is not None:
                 dist.all_reduce(flat, group=self.group)
             parts = flat[:total].split([g.numel() for g in same])
@@ -163,11 +169,10 @@ class Comm:
         return move(x, before, after, phase, site)
 
     def _all_to_all(self, x, before, after, phase, site):
-        cut, join = after.position(after.split), before.position(before.split)
-        send = self._in_chunks(x, cut)
+        send = self._in_chunks(x, after)
         dim = f"{before.split}->{after.split}"
         self._record("all_to_all", dim, send, phase, site, before, after)
-        return self._joined(self._exchange(send), join, before.sizes[before.split])
+        return self._joined(self._exchange(send), before)
 
     def _all_gather(self, x, before, after, phase, site):
         x = x.contiguous()
@@ -176,10 +181,10 @@ class Comm:
         if self.group is not None:
             dist.all_gather_single(parts, x, group=self.group)
         parts = parts.unflatten(0, (self.size, x.shape[0]))
-        return self._joined(parts, before.position(before.split), before.sizes[before.split])
+        return self._joined(parts, before)
 
     def _reduce_scatter(self, x, before, after, phase, site):
-        send = self._in_chunks(x, after.position(after.split))
+        send = self._in_chunks(x, after)
         self._record("reduce_scatter", after.split, send, phase, site, before, after)
         if self.group is None or dist.get_backend(self.group) == "gloo":
             # gloo's own reduce_scatter sends as much as an all-reduce: twice the optimum.
@@ -195,10 +200,13 @@ class Comm:
             dist.all_reduce(total, group=self.group)
         return total
 
-    def _in_chunks(self, x, dim):
-        """``x`` padded and cut along ``dim`` into one chunk a rank: ``[p, ..., size / p, ...]``."""
-        part = shard_size(x.shape[dim], self.size)
+    def _in_chunks(self, x, after):
+        """``x`` padded and cut as ``after`` says, one chunk a rank: ``[p, ..., size / p, ...]``."""
+        dim = after.position(after.split)
+        part = shard_size(x.shape[dim], self.size, after.order)
         padded = pad_to(x, dim, part * self.size)
+        if after.order != "contiguous":
+            padded = padded.index_select(dim, self._dealing(padded, dim, after.order))
         return padded.unflatten(dim, (self.size, part)).movedim(dim, 0).contiguous()
 
     def _exchange(self, send):
@@ -207,9 +215,20 @@ class Comm:
             dist.all_to_all_single(received, send, group=self.group)
         return received
 
-    def _joined(self, parts, dim, size):
+    def _joined(self, parts, before):
         """The inverse of `_in_chunks`, without the padding."""
-        return parts.movedim(0, dim).flatten(dim, dim + 1).narrow(dim, 0, size)
+        dim = before.position(before.split)
+        size = before.shared[before.split]
+        x = parts.movedim(0, dim).flatten(dim, dim + 1)
+        if before.order != "contiguous":
+            return x.index_select(dim, self._dealing(x, dim, before.order).argsort()[:size])
+        return x.narrow(dim, 0, size)
+
+    def _dealing(self, x, dim, order):
+        """The entries of ``dim``, padding included, as the ranks hold them one after another."""
+        size = x.shape[dim]
+        parts = (dealt(range(size), size, rank, self.size, order) for rank in range(self.size))
+        return torch.tensor([entry for part in parts for entry in part], device=x.device)
 
 
 class _Relayout(torch.autograd.Function):

@@ -97,6 +97,19 @@ class Layout:
         """The same tensor, unsplit, as ``"whole"``, ``"shared"`` or ``"partial"``."""
         return replace(self, split=None, value=value)
 
+    def turned(self, axis: str, parts: int, index: int) -> "Layout":
+        """The same layout, seen by the ranks along another ``axis`` that has cut the tensor.
+
+        ``parts, index`` are the ranks along the present axis, and which of them this is.
+        """
+        mine = Cut(self.split, self.axis, parts, index, self.order)
+        other = next(cut for cut in self.outer if cut.axis == axis)
+        rest = tuple(cut for cut in self.outer if cut.axis != axis)
+        inside = [cut for cut in self.outer[self.outer.index(other) + 1 :] if cut.dim == other.dim]
+        assert mine.dim != other.dim, "only the innermost cut of a dim can move"
+        assert not inside, "only the innermost cut of a dim can move"
+        return replace(self, split=other.dim, axis=axis, order=other.order, outer=(*rest, mine))
+
     def gradient(self) -> "Layout":
         """The layout of the gradient of a tensor that has this layout."""
         dual = {"whole": "whole", "shared": "partial", "partial": "shared"}
@@ -126,9 +139,9 @@ class Layout:
         entries, size = range(self.sizes[dim]), self.sizes[dim]
         for cut in self.outer:
             if cut.dim == dim:
-                entries = _dealt(entries, size, cut.index, cut.parts, cut.order)
+                entries = dealt(entries, size, cut.index, cut.parts, cut.order)
                 size = shard_size(size, cut.parts, cut.order)
-        return _dealt(entries, size, rank, p, self.order) if dim == self.split else entries
+        return dealt(entries, size, rank, p, self.order) if dim == self.split else entries
 
     def valid(self, rank: int, p: int) -> int:
         """How many entries of the split dim on ``rank`` are data, not padding."""
@@ -141,7 +154,7 @@ def shard_size(size: int, p: int, order: Order = "contiguous") -> int:
     return 2 * -(-size // (2 * p)) if order == "zigzag" else -(-size // p)
 
 
-def _dealt(entries: Sequence[int], size: int, rank: int, p: int, order: Order) -> Sequence[int]:
+def dealt(entries: Sequence[int], size: int, rank: int, p: int, order: Order) -> Sequence[int]:
     """What ``rank`` gets of ``entries``, which would be ``size`` with their padding."""
     if order == "striped":
         return entries[rank::p]

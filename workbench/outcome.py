@@ -8,7 +8,7 @@ from torch import Tensor
 
 from workbench.collectives import Collective, Phase
 from workbench.comm import Comm
-from workbench.layout import Layout, put_shard
+from workbench.layout import put_shard
 from workbench.rank import rank_step
 from workbench.strategies import Strategy
 from workbench.transformer import TransformerSpec
@@ -113,12 +113,8 @@ def compare(
     assert all(r["log"] == ranks[0]["log"] for r in ranks), "the ranks' logs differ"
     dtype, seed, shard = options["dtype"], options["seed"], options["shard"]
     one = rank_step(Comm(1), spec, Strategy, dtype, seed)
-    whole = _join([r["output"] for r in ranks], ranks[0]["layout"])
-    gradients = {
-        name: _join_gradient(name, [r["gradients"][name] for r in ranks], cls, ranks[0]["start"])
-        for name in ranks[0]["gradients"]
-    }
-    losses = [r["loss"] for r in ranks]
+    whole = _join(ranks, [r["output"] for r in ranks], "layout")
+    gradients = {name: _join_gradient(name, ranks, cls) for name in ranks[0]["gradients"]}
     seconds = [max(times) for times in zip(*(r["seconds"] for r in ranks), strict=True)]
     return RealStep(
         cls.name, p, dtype, shard, ranks[0]["log"],
@@ -126,26 +122,31 @@ def compare(
         grad_error=_error(gradients, one["gradients"]),
         seconds=statistics.median(seconds),
         launch_seconds=wall_s - sum(seconds),
-        loss=sum(losses) if ranks[0]["layout"].split else losses[0],
+        loss=sum(r["loss"] for r in ranks if r["layout"].layout.split or r["part"] == 0),
         output=whole,
         gradients=gradients,
     )  # fmt: skip
 
 
-def _join(parts: list[Tensor], layout: Layout) -> Tensor:
-    if layout.split is None:
+def _join(ranks: list[dict], parts: list[Tensor], key: str) -> Tensor:
+    """The whole tensor of which each rank has a part, as ``rank[key]`` says."""
+    first = ranks[0][key].layout
+    if first.split is None and not first.outer:
         return parts[0]
-    whole = parts[0].new_zeros(tuple(layout.sizes.values()))
-    for rank, part in enumerate(parts):
-        put_shard(whole, part, layout, rank, len(parts))
+    whole = parts[0].new_zeros(tuple(first.sizes.values()))
+    for rank, part in zip(ranks, parts, strict=True):
+        put_shard(whole, part, *rank[key])
     return whole
 
 
-def _join_gradient(name, parts, cls, start) -> Tensor:
+def _join_gradient(name: str, ranks: list[dict], cls: type[Strategy]) -> Tensor:
+    parts = [rank["gradients"][name] for rank in ranks]
     if name == "input":
-        return _join(parts, start)
+        return _join(ranks, parts, "start")
     dim = cls.cut_dim(name)
-    return parts[0] if dim is None else torch.cat(parts, dim)
+    if dim is None:
+        return parts[0]
+    return torch.cat([r["gradients"][name] for r in ranks if r["data"] == 0], dim)
 
 
 def _error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:

@@ -1,17 +1,21 @@
 """One rank's share of a training step: its part of the model, its part of the input, the step."""
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from workbench.comm import Comm
+from workbench.dims import Dims
 from workbench.launch import local_device
-from workbench.layout import Layout, take_shard, trim_shard
-from workbench.strategies import Strategy, choose_shard
+from workbench.layout import Cut, Layout, shard_size, take_shard, trim_shard
+from workbench.mesh import DATA, Mesh
+from workbench.strategies import Strategy, choose_shard, ranks_of
 from workbench.transformer import Transformer, TransformerSpec, initial_weights
 
 
@@ -23,6 +27,7 @@ def rank_step(
     seed: int = 0,
     shard: str | None = None,
     repeats: int = 1,
+    mesh: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """One rank's share of `run_step`, for use inside a function that `run_local` runs.
 
@@ -31,8 +36,10 @@ def rank_step(
     dict
         ``output`` and ``layout``, ``loss`` (this rank's part), ``gradients`` (of this rank's part
         of the input and weights), ``start`` (the input's layout), ``log``, ``seconds`` (a list).
+        Layouts come as `Held`. ``part`` is the rank along the strategy's axis, ``data`` that
+        along the axis over which the samples are cut.
     """
-    step, seconds = RankStep(comm, spec, cls, dtype, seed, shard, local_device()), []
+    step, seconds = RankStep(comm, spec, cls, dtype, seed, shard, local_device(), mesh), []
     for _ in range(repeats):
         step.reset()
         if comm.group is not None:
@@ -44,46 +51,85 @@ def rank_step(
         seconds.append(time.perf_counter() - started)
     return {
         "output": y.detach().cpu(),
-        "layout": layout,
+        "layout": step.held(layout),
         "loss": loss.item(),
         "gradients": {name: t.grad.cpu() for name, t in step.leaves()},
-        "start": step.strategy.start,
+        "start": step.held(step.strategy.start),
+        "part": step.strategy.comm.rank,
+        "data": step.data.rank,
         "log": comm.log,
         "seconds": seconds,
     }
 
 
+class Held(NamedTuple):
+    """A layout of all samples, and which of how many ranks along its axis holds a part."""
+
+    layout: Layout
+    rank: int
+    size: int
+
+
 class RankStep:
     """One rank's model and input, and the step itself."""
 
-    def __init__(self, comm, spec, cls, dtype, seed, shard, device):
-        shard = choose_shard(cls, spec, comm.size, spec.branches, shard)
-        self.comm, self.strategy = comm, cls(comm, spec, shard)
+    def __init__(self, comm, spec, cls, dtype, seed, shard, device, mesh=None):
+        ranks, data = ranks_of(cls, comm.size, mesh)
+        self.world, self.spec = comm, spec
+        grid = Mesh(comm, mesh) if mesh else None
+        self.data = grid[DATA] if data > 1 else comm.beside(DATA, 1, 0, None)
+        mine = replace(spec, batch=shard_size(spec.batch, data))
+        shard = choose_shard(cls, mine, ranks, spec.branches, shard)
+        self.strategy = cls(_own(cls, comm, grid), mine, shard)
         weights = initial_weights(spec, seed=seed, dtype=dtype, device=device.type)
-        self.model = Transformer(spec, self.strategy, weights)
-        x = take_shard(sample(spec, seed, dtype, device), self.strategy.start, comm.rank, comm.size)
+        self.model = Transformer(mine, self.strategy, weights)
+        x = take_shard(sample(spec, seed, dtype, device), *self.held(self.strategy.start))
         self.x = x.clone(memory_format=torch.contiguous_format).requires_grad_()
+
+    def held(self, layout: Layout) -> Held:
+        """``layout`` with all samples, of which the data axis cuts some out for this rank."""
+        comm = self.strategy.comm
+        along = comm[layout.axis] if isinstance(comm, Mesh) else comm
+        if self.data.size > 1:
+            cut = Cut("batch", DATA, self.data.size, self.data.rank)
+            sizes = Dims({**layout.sizes, "batch": self.spec.batch})
+            layout = replace(layout, sizes=sizes, outer=(cut, *layout.outer))
+        return Held(layout, along.rank, along.size)
 
     def leaves(self) -> list[tuple[str, Tensor]]:
         return [("input", self.x), *self.model.named_weights()]
 
     def reset(self) -> None:
-        self.comm.log.clear()
+        self.world.log.clear()
         for _, leaf in self.leaves():
             leaf.grad = None
 
     def run(self) -> tuple[Tensor, Layout, Tensor]:
-        """Forward, loss, backward, sum of the replicated weights' gradients."""
+        """Forward, loss, backward, sum of the weights' gradients."""
         y, layout = self.model(self.x)
-        data = trim_shard(y, layout, self.comm.rank, self.comm.size)
-        loss = data.square().sum() / prod(layout.sizes.values())
+        data = trim_shard(y, *self.held(layout))
+        loss = data.square().sum() / prod(self.spec.stream.sizes.values())
         loss.backward()
-        if self.strategy.start.split is not None:
-            weights = self.model.named_weights()
-            self.comm.sum_gradients(
-                w.grad for name, w in weights if self.strategy.cut_dim(name) is None
-            )
+        self._sum_gradients()
         return y, layout, loss
+
+    def _sum_gradients(self) -> None:
+        """Over all ranks for weights that each used on other tokens, else over the data axis."""
+        everywhere, along_data = [], []
+        for name, weight in self.model.named_weights():
+            replicated = self.strategy.cut_dim(name) is None
+            cut = self.strategy.start.split is not None
+            (everywhere if replicated and cut else along_data).append(weight.grad)
+        self.world.sum_gradients(everywhere)
+        self.data.sum_gradients(along_data, axis=DATA)
+
+
+def _own(cls: type[Strategy], comm: Comm, grid: Mesh | None) -> Comm | Mesh:
+    """What of the mesh a strategy gets: all of it, or its one axis."""
+    if grid is None or cls.axes:
+        return grid or comm
+    own = [axis for axis in grid.axes if axis != DATA]
+    return grid[own[0]] if own else comm.beside(cls.name, 1, 0, None)
 
 
 def sample(spec: TransformerSpec, seed: int, dtype: str, device: torch.device) -> Tensor:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
@@ -15,7 +16,7 @@ from workbench.layout import shard_size
 from workbench.meter import Meter
 from workbench.outcome import FakedStep, RealStep, compare
 from workbench.rank import RankStep, rank_step
-from workbench.strategies import STRATEGIES, Strategy, choose_shard, select
+from workbench.strategies import STRATEGIES, Strategy, choose_shard, ranks_of, select
 from workbench.transformer import PRESETS, TransformerSpec
 from workbench.units import human_bytes, human_seconds
 
@@ -31,6 +32,7 @@ def fake_step(
     dtype: str = "float32",
     seed: int = 0,
     shard: str | None = None,
+    mesh: Mapping[str, int] | None = None,
     **options,
 ) -> FakedStep:
     """Go through one training step of rank 0 on meta tensors; any ``p``, nothing is sent.
@@ -50,6 +52,9 @@ def fake_step(
     shard : str or None
         The dim that is cut before the first stage; ``None`` takes the one that costs the fewest
         bytes. Strategies that cut no dim ignore it.
+    mesh : mapping of str to int, optional
+        Ranks along each axis, the outermost (between nodes) first: ``{"ulysses": 2, "ring": 2}``
+        for a strategy of two axes; with any strategy ``"data"`` may be one, which cuts the batch.
     **options
         Values of the strategy's own options, as ``wb.STRATEGIES[strategy].options`` lists them.
 
@@ -65,10 +70,10 @@ def fake_step(
     >>> faked.forward_bytes == closed_form_bytes(PRESETS["toy-video"], "dsp", p=4, phase="forward")
     True
     """
-    cls, shard = _prepare(spec, strategy, p, dtype, shard, options)
+    cls, shard = _prepare(spec, strategy, p, dtype, shard, mesh, options)
 
     def on_rank(rank, comm):
-        step = RankStep(comm, spec, cls, dtype, seed, shard, torch.device("meta"))
+        step = RankStep(comm, spec, cls, dtype, seed, shard, torch.device("meta"), mesh)
         with Meter(leaf for _, leaf in step.leaves()) as meter:
             step.run()
         return FakedStep(cls.name, p, dtype, shard, comm.log, meter.flops, meter.peak_bytes)
@@ -84,6 +89,7 @@ def run_step(
     dtype: str = "float32",
     seed: int = 0,
     shard: str | None = None,
+    mesh: Mapping[str, int] | None = None,
     repeats: int = 1,
     threads: int = 1,
     timeout_s: float = 300.0,
@@ -93,7 +99,7 @@ def run_step(
 
     Parameters
     ----------
-    spec, strategy, p, dtype, seed, shard, **options
+    spec, strategy, p, dtype, seed, shard, mesh, **options
         As for `fake_step`. Weights and input are drawn from ``seed``, the same for every
         strategy and ``p``.
     repeats : int
@@ -109,10 +115,10 @@ def run_step(
         As `run_local`.
     """
     check_count("repeats", repeats)
-    cls, shard = _prepare(spec, strategy, p, dtype, shard, options)
+    cls, shard = _prepare(spec, strategy, p, dtype, shard, mesh, options)
     started = time.perf_counter()
     ranks = run_local(
-        lambda rank, comm: rank_step(comm, spec, cls, dtype, seed, shard, repeats),
+        lambda rank, comm: rank_step(comm, spec, cls, dtype, seed, shard, repeats, mesh),
         p,
         threads=threads,
         timeout_s=timeout_s,
@@ -128,15 +134,18 @@ def torchrun_step(
     dtype: str = "float32",
     seed: int = 0,
     shard: str | None = None,
+    mesh: Mapping[str, int] | None = None,
     repeats: int = 1,
     **options,
 ) -> RealStep | None:
     """`run_step` on the ranks that torchrun has started; the result on rank 0, else None."""
     p = int(os.environ["WORLD_SIZE"])
     check_count("repeats", repeats)
-    cls, shard = _prepare(spec, strategy, p, dtype, shard, options)
+    cls, shard = _prepare(spec, strategy, p, dtype, shard, mesh, options)
     started = time.perf_counter()
-    ranks = run_torchrun(lambda rank, comm: rank_step(comm, spec, cls, dtype, seed, shard, repeats))
+    ranks = run_torchrun(
+        lambda rank, comm: rank_step(comm, spec, cls, dtype, seed, shard, repeats, mesh)
+    )
     if ranks is None:
         return None
     run = {"dtype": dtype, "seed": seed, "shard": shard}
@@ -151,13 +160,14 @@ def closed_form_bytes(
     phase: Phase | None = None,
     dtype: str = "float32",
     shard: str | None = None,
+    mesh: Mapping[str, int] | None = None,
     **options,
 ) -> int:
     """Bytes that one rank sends in one training step, by formula.
 
     Parameters
     ----------
-    spec, strategy, p, dtype, shard, **options
+    spec, strategy, p, dtype, shard, mesh, **options
         As for `fake_step`.
     phase : {None, "forward", "backward", "gradients"}
         ``None`` is forward + backward: what moves activations. ``"gradients"`` is the all-reduce
@@ -168,35 +178,48 @@ def closed_form_bytes(
     ValueError
         If the strategy can't run this, or the phase is unknown.
     """
-    cls, shard = _prepare(spec, strategy, p, dtype, shard, options)
+    cls, shard = _prepare(spec, strategy, p, dtype, shard, mesh, options)
+    ranks, data = ranks_of(cls, p, mesh)
     if phase not in (None, "forward", "backward", "gradients"):
         raise ValueError(f"phase must be None, 'forward', 'backward' or 'gradients', got {phase!r}")
     if p == 1:
         return 0
     itemsize = getattr(torch, dtype).itemsize
     if phase == "gradients":
-        return _gradient_bytes(spec, cls, p, itemsize)
-    forward = backward = 0
-    if phase in (None, "forward"):
-        forward = cls.forward_elements(spec, p, shard, spec.branches)
-    if phase in (None, "backward"):
-        backward = cls.backward_elements(spec, p, shard, spec.branches)
-    return (forward + backward) * itemsize
+        return _gradient_bytes(spec, cls, ranks, data, itemsize)
+    mine = replace(spec, batch=shard_size(spec.batch, data))
+    sent = 0
+    if ranks != 1 and phase != "backward":
+        sent += cls.forward_elements(mine, ranks, shard, spec.branches)
+    if ranks != 1 and phase != "forward":
+        sent += cls.backward_elements(mine, ranks, shard, spec.branches)
+    return sent * itemsize
 
 
-def _gradient_bytes(spec, cls, p: int, itemsize: int) -> int:
-    if not cls.cuts_sequence:
-        return 0
-    layer = replace(spec, num_layers=1).weight_shapes()
-    count = spec.num_layers * sum(prod(s) for n, s in layer.items() if cls.cut_dim(n) is None)
-    return sent_bytes("all_reduce", shard_size(count, p) * p * itemsize, p) if count else 0
+def _gradient_bytes(spec, cls, ranks, data: int, itemsize: int) -> int:
+    """A bucket over all ranks of what each used on other tokens; one over ``data`` of the rest."""
+    own = ranks if isinstance(ranks, int) else prod(ranks.values())
+    everywhere = along_data = 0
+    for name, shape in replace(spec, num_layers=1).weight_shapes().items():
+        replicated = cls.cut_dim(name) is None
+        count = spec.num_layers * prod(shape) // (1 if replicated else own)
+        if replicated and cls.cuts_sequence and (own > 1 or cls.axes):
+            everywhere += count
+        else:
+            along_data += count
+    buckets = ((everywhere, own * data), (along_data, data))
+    return sum(
+        sent_bytes("all_reduce", shard_size(count, p) * p * itemsize, p) for count, p in buckets
+    )
 
 
-def _prepare(spec, strategy, p, dtype, shard, options) -> tuple[type[Strategy], str | None]:
+def _prepare(spec, strategy, p, dtype, shard, mesh, options) -> tuple[type[Strategy], str | None]:
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
-    cls = select(strategy, spec, p, **options)
-    return cls, choose_shard(cls, spec, p, spec.branches, shard)
+    cls = select(strategy, spec, p, mesh, **options)
+    ranks, data = ranks_of(cls, p, mesh)
+    mine = replace(spec, batch=shard_size(spec.batch, data))
+    return cls, choose_shard(cls, mine, ranks, spec.branches, shard)
 
 
 def report(step: RealStep, spec: TransformerSpec, **options) -> str:

@@ -10,8 +10,11 @@ from workbench.comm import Comm
 from workbench.dims import Stage
 from workbench.geometry import Geometry
 from workbench.layout import Layout
+from workbench.mesh import Mesh
 from workbench.strategies.attention import Heads, KVHeads, attention, fold, unfold
 
+#: Ranks along the one axis of a strategy, or along each of several.
+Ranks = int | Mapping[str, int]
 #: One rank's part of the residual stream.
 Stream = Float[Tensor, "batch *dims model"]
 #: The same after a change of layout; inside Megatron's branches.
@@ -23,8 +26,8 @@ class Strategy:
 
     Parameters
     ----------
-    comm : Comm
-        The mesh axis to compute along.
+    comm : Comm or Mesh
+        The mesh axis to compute along; a mesh, if the strategy has ``axes``.
     geometry : Geometry
         Dims, stages, heads and widths of the model.
     shard : str or None
@@ -37,12 +40,14 @@ class Strategy:
     source: ClassVar[str] = "one device; the reference"
     #: Is a dim of the residual stream cut?
     cuts_sequence: ClassVar[bool] = False
+    #: The axes of the mesh that it needs; a strategy of one axis calls it as it likes.
+    axes: ClassVar[tuple[str, ...]] = ()
     #: What can be chosen: name -> its values, the default first. Each is a class attribute, too.
     options: ClassVar[Mapping[str, tuple]] = {}
     #: Weights of which each rank holds one part: ending of the name -> the dim that is cut.
     cut_weights: ClassVar[Mapping[str, int]] = {}
 
-    def __init__(self, comm: Comm, geometry: Geometry, shard: str | None = None):
+    def __init__(self, comm: Comm | Mesh, geometry: Geometry, shard: str | None = None):
         self.comm, self.geometry = comm, geometry
         self.start: Layout = geometry.stream
         if self.cuts_sequence and comm.size > 1:
@@ -70,7 +75,7 @@ class Strategy:
         return type(cls.__name__, (cls,), {**like, "__doc__": cls.__doc__, **chosen})
 
     @classmethod
-    def check(cls, geometry: Geometry, p: int) -> None:
+    def check(cls, geometry: Geometry, p: Ranks) -> None:
         """Raise ValueError if the strategy can't run ``geometry`` on ``p`` ranks."""
 
     def arrange(
@@ -113,14 +118,14 @@ class Strategy:
 
     @classmethod
     def forward_elements(
-        cls, geometry: Geometry, p: int, shard: str | None, branches: Sequence[Stage | None]
+        cls, geometry: Geometry, p: Ranks, shard: str | None, branches: Sequence[Stage | None]
     ) -> int:
         """Elements each rank sends forward, p > 1; branches: an attention's stage or None (MLP)."""
         return 0
 
     @classmethod
     def backward_elements(
-        cls, geometry: Geometry, p: int, shard: str | None, branches: Sequence[Stage | None]
+        cls, geometry: Geometry, p: Ranks, shard: str | None, branches: Sequence[Stage | None]
     ) -> int:
         """Closed form of the backward pass; mirrors the forward unless overridden."""
         return cls.forward_elements(geometry, p, shard, branches)

@@ -18,7 +18,9 @@ from typing import ClassVar
 
 import torch
 
+from workbench.comm import Comm
 from workbench.dims import Stage
+from workbench.geometry import Geometry
 from workbench.layout import Layout
 from workbench.strategies.attention import Heads, KVHeads, fold, unfold
 from workbench.strategies.base import Strategy
@@ -43,13 +45,7 @@ class Ring(Strategy):
     def attend(self, q: Heads, k: KVHeads, v: KVHeads, layout: Layout, stage: Stage) -> Heads:
         if layout.split not in stage:
             return super().attend(q, k, v, layout, stage)
-        # The cut dim comes first, so that a part's padding is at the end of its sequence.
-        first = layout.position(layout.split)
-        along = [first, *(layout.position(dim) for dim in stage if dim != layout.split)]
-        folded = [fold(t, along) for t in (q, k, v)]
-        heads = self.geometry.heads(layout, self.geometry.kv_heads)
-        ring = (self.comm, Stage(stage), heads, self.comm.site())
-        return unfold(_RingAttention.apply(*folded, ring), along, q.shape)
+        return ring_attention(q, k, v, self.comm, self.geometry, layout, stage)
 
     @classmethod
     def forward_elements(cls, geometry, p, shard, branches):
@@ -66,6 +62,19 @@ class Ring(Strategy):
         """Elements of one rank's keys and values."""
         stream = geometry.local_elements(shard, p, cls.order)
         return 2 * stream * geometry.kv_heads // geometry.num_heads
+
+
+def ring_attention(
+    q: Heads, k: KVHeads, v: KVHeads, comm: Comm, geometry: Geometry, layout: Layout, stage: Stage
+) -> Heads:
+    """Softmax attention along ``stage``, whose keys and values go round the ring of ``comm``."""
+    # The cut dim comes first, so that a part's padding is at the end of its sequence.
+    first = layout.position(layout.split)
+    along = [first, *(layout.position(dim) for dim in stage if dim != layout.split)]
+    folded = [fold(t, along) for t in (q, k, v)]
+    heads = geometry.heads(layout, k.shape[-2])
+    out = _RingAttention.apply(*folded, (comm, Stage(stage), heads, comm.site()))
+    return unfold(out, along, q.shape)
 
 
 class _RingAttention(torch.autograd.Function):

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from workbench.comm import Comm
 from workbench.dims import Stage
 from workbench.geometry import Geometry
 from workbench.layout import Layout
@@ -54,19 +55,16 @@ class Ulysses(Strategy):
         if self.packed:
             q, k, v = self._trade_packed(q, k, v, layout)
         else:
-            q, k, v = (self._trade(t, layout) for t in (q, k, v))
+            q, k, v = (trade(t, self.comm, self.geometry, layout) for t in (q, k, v))
         out = super().attend(q, k, v, layout, stage)
         by_dim = self.geometry.heads(layout)
         return self.comm.relayout(out, by_dim.with_split("heads"), by_dim)
 
-    def _trade(self, t: KVHeads, layout: Layout) -> Tensor:
-        by_dim = self.geometry.heads(layout, t.shape[-2])
-        return self.comm.relayout(t, by_dim, by_dim.with_split("heads"))
-
     def _trade_packed(self, q: Heads, k: KVHeads, v: KVHeads, layout: Layout) -> Sequence[Tensor]:
         """Each rank's heads of queries, keys and values go side by side, in one exchange."""
         parts = [t.unflatten(-2, (self.comm.size, -1)) for t in (q, k, v)]
-        together = self._trade(torch.cat(parts, -2).flatten(-3, -2), layout)
+        together = torch.cat(parts, -2).flatten(-3, -2)
+        together = trade(together, self.comm, self.geometry, layout)
         return together.split([part.shape[-2] for part in parts], -2)
 
     @classmethod
@@ -80,3 +78,9 @@ class Ulysses(Strategy):
 def sent_heads(geometry: Geometry, p: int) -> int:
     """Heads of keys that travel: each rank needs one, so fewer than ``p`` are copied."""
     return max(geometry.kv_heads, p)
+
+
+def trade(t: KVHeads, comm: Comm, geometry: Geometry, layout: Layout) -> Tensor:
+    """Exchange parts of the dim that ``layout`` cuts for parts of the heads."""
+    by_dim = geometry.heads(layout, t.shape[-2])
+    return comm.relayout(t, by_dim, by_dim.with_split("heads"))
