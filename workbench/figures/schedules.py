@@ -166,21 +166,25 @@ def _rows(spec, found: Timetable) -> Picture:
         size, padded = spec.dims[dim], shard_size(spec.dims[dim], found.p) * found.p
         words = f"{dim} {size}" + (f"→{padded}" if padded > size else "")
         page.marks.append(Text(_NAMES - 8, y + _ROW / 2, words, 11, "end"))
-    x, before, outlines, arrows = _NAMES, found.start, [], []
+    x, before, layer, over = _NAMES, found.start, -1, []
     page.marks += [Text(x + _CELL / 2, 32, "start", 9.5), *_column(rows, x, (found.start,))]
-    layer = -1
-    for turn in found.turns:
+    for number, turn in enumerate(found.turns, start=1):
         left, x = x, x + _CELL + _GAP * (turn.layer != layer)
-        if turn.layer != layer:
-            layer = turn.layer
-            page.marks.append(Text(x + 2, 32, f"layer {layer}", 9.5, "start"))
+        page.marks += _heads(x, number, turn, spec, first=turn.layer != layer)
         page.marks += _column(rows, x, (turn.cut, turn.stream), turn)
-        outlines += _outlines(rows, x, turn)
-        arrows += _arrows(rows, left + _CELL, x, before, turn)
-        before = turn.stream
-    page.marks += outlines + arrows
-    page.width = x + _CELL + 12
+        over += [*_outlines(rows, x, turn), *_arrows(rows, left + _CELL, x, before, turn)]
+        before, layer = turn.stream, turn.layer
+    page.marks += over
+    page.width = max(x + _CELL + 12, 7.2 * len(_headline(found)))
     return page
+
+
+def _heads(x: float, number: int, turn: Turn, spec, first: bool):
+    """The layer where it begins; of a model of one layer the stages' numbers."""
+    if spec.num_layers == 1:
+        yield Text(x + _CELL / 2, 32, str(number), 9.5)
+    elif first:
+        yield Text(x + 2, 32, f"layer {turn.layer}", 9.5, "start")
 
 
 def _column(rows: Mapping[str, float], x: float, cut: Sequence[str], turn: Turn | None = None):
