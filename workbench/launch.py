@@ -30,8 +30,9 @@ from workbench.units import human_seconds
 
 RankFunction = Callable[[int, Comm], Any]
 
-#: Ranks are forked from a server that has these modules loaded already.
-PRELOAD = ["torch", "torch.distributed", "workbench.step"]
+#: Ranks are forked from a server that has these modules loaded already. torch's optimizers load its
+#: compiler when they are made: seconds in every rank, if it were not here.
+PRELOAD = ["torch", "torch.distributed", "torch._dynamo", "workbench.step"]
 #: How often a rank looks whether its run is over, and a run whether its ranks live [s].
 WATCH_S = 1.0
 #: How often a start is tried while the fork server dies, and the pause between two tries [s].
