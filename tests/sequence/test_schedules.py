@@ -10,9 +10,11 @@ from cases import run_all, spec
 from test_equal_to_one_device import hold
 
 import workbench as wb
+from workbench import step
 from workbench.geometry import Geometry
 from workbench.strategies import DSP, STRATEGIES, Ulysses
 from workbench.strategies.schedule import SCHEDULES, switches
+from workbench.units import human_bytes
 
 NAMES = "abcd"
 #: K dims, stages visited unevenly or jointly, sizes that p does not divide or exceeds.
@@ -144,17 +146,17 @@ def test_every_schedule_equals_one_device(p):
         for model in UNEVEN
         for chosen in VARIANTS
     ]
-    for case, step in zip(cases, run_all(cases, p, "float64"), strict=True):
-        hold(case, step, "float64")
+    for case, real in zip(cases, run_all(cases, p, "float64"), strict=True):
+        hold(case, real, "float64")
 
 
 def test_options_are_chosen_by_name_in_every_call():
     model = UNEVEN[0]
     chosen = {"p": 2, "schedule": "eager"}
     sent = wb.closed_form_bytes(model, "dsp", **chosen)
-    step = wb.run_step(model, "dsp", **chosen)
-    assert step.strategy == "dsp"
-    assert wb.fake_step(model, "dsp", **chosen).sent_bytes == step.sent_bytes == sent
+    real = wb.run_step(model, "dsp", **chosen)
+    assert real.strategy == "dsp"
+    assert wb.fake_step(model, "dsp", **chosen).sent_bytes == real.sent_bytes == sent
     assert sent > wb.closed_form_bytes(model, "dsp", p=2)
 
 
@@ -180,3 +182,15 @@ def test_options_make_a_class_of_the_same_name():
 def test_options_that_are_none(cls, chosen, message):
     with pytest.raises(ValueError, match=message):
         wb.closed_form_bytes(UNEVEN[0], cls, p=2, **chosen)
+
+
+def test_options_on_the_command_line(capsys):
+    toy = ["--preset", "toy-volume", "--layers", "3", "--p", "2"]
+    step.main([*toy, "--option", "schedule=eager", "--option", "around=residual"])
+    said = capsys.readouterr().out
+    model = replace(wb.PRESETS["toy-volume"], num_layers=3)
+    sent = wb.closed_form_bytes(model, "dsp", p=2, schedule="eager", phase="forward")
+    assert f"sent {human_bytes(sent)} a rank, predicted +0 B" in said
+    with pytest.raises(SystemExit):
+        step.main([*toy, "--option", "schedule"])
+    assert "schedule of dsp must be one of" in capsys.readouterr().err
