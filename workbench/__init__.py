@@ -12,7 +12,7 @@ _HOME = {
     "Strategy": "strategies",
     "fake_step": "step",
     "run_step": "step",
-    "closed_form_bytes": "step",
+    "closed_form_bytes": "closed_form",
     "run_local": "launch",
     "verify": "conformance",
 }

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -65,16 +66,31 @@ class Comm:
         self.size, self.rank, self.group, self.axis = size, rank, group, axis
         self.log: list[Collective] = []
         self._place: list[int | None] = [None, None]
+        self._again: list[bool] = [False]
 
     def beside(self, axis: str, size: int, rank: int, group: dist.ProcessGroup | None) -> "Comm":
         """A comm along another axis of the same mesh; it writes the same log."""
         other = Comm(size, rank, group, axis)
-        other.log, other._place = self.log, self._place
+        other.log, other._place, other._again = self.log, self._place, self._again
         return other
 
     def at(self, layer: int, stage: int) -> None:
         """Say which layer and stage the following collectives belong to."""
         self._place[:] = layer, stage
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """What a forward pass sends here is part of the backward: a checkpoint runs it again."""
+        self._again[0] = True
+        try:
+            yield
+        finally:
+            self._again[0] = False
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that a forward pass belongs to now."""
+        return "backward" if self._again[0] else "forward"
 
     def site(self) -> Site:
         """The current layer and stage, and the first line up the stack outside this file."""
@@ -235,7 +251,7 @@ class _Relayout(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, comm, before, after, site):
         ctx.comm, ctx.before, ctx.after, ctx.site = comm, before, after, site
-        return comm._move(x, before, after, "forward", site)
+        return comm._move(x, before, after, comm.phase, site)
 
     @staticmethod
     def backward(ctx, grad):

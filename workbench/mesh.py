@@ -85,6 +85,10 @@ class Mesh:
         """Say which layer and stage the following collectives belong to."""
         self.world.at(layer, stage)
 
+    def again(self):
+        """As `Comm.again`."""
+        return self.world.again()
+
     def site(self):
         """As `Comm.site`."""
         return self.world.site()

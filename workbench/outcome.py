@@ -132,7 +132,7 @@ def _join(ranks: list[dict], parts: list[Tensor], key: str) -> Tensor:
     """The whole tensor of which each rank has a part, as ``rank[key]`` says."""
     first = ranks[0][key].layout
     if first.split is None and not first.outer:
-        return parts[0]
+        return parts[0]  # each rank has all of it
     whole = parts[0].new_zeros(tuple(first.sizes.values()))
     for rank, part in zip(ranks, parts, strict=True):
         put_shard(whole, part, *rank[key])

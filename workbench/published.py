@@ -144,4 +144,4 @@ def _row(spec: TransformerSpec, row: _Published, p: int, dtype: str) -> VolumeRo
 
 
 def _joined(stage: Stage, cut: str) -> Stage:
-    return stage if cut in stage else (*stage, cut)
+    return stage if cut in stage else Stage((*stage, cut))

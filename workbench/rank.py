@@ -15,8 +15,9 @@ from workbench.dims import Dims
 from workbench.launch import local_device
 from workbench.layout import Cut, Layout, shard_size, take_shard, trim_shard
 from workbench.mesh import DATA, Mesh
+from workbench.model import Transformer
 from workbench.strategies import Strategy, choose_shard, ranks_of
-from workbench.transformer import Transformer, TransformerSpec, initial_weights
+from workbench.transformer import TransformerSpec, initial_weights
 
 
 def rank_step(
@@ -28,6 +29,7 @@ def rank_step(
     shard: str | None = None,
     repeats: int = 1,
     mesh: Mapping[str, int] | None = None,
+    **memory,
 ) -> dict[str, Any]:
     """One rank's share of `run_step`, for use inside a function that `run_local` runs.
 
@@ -37,9 +39,13 @@ def rank_step(
         ``output`` and ``layout``, ``loss`` (this rank's part), ``gradients`` (of this rank's part
         of the input and weights), ``start`` (the input's layout), ``log``, ``seconds`` (a list).
         Layouts come as `Held`. ``part`` is the rank along the strategy's axis, ``data`` that
-        along the axis over which the samples are cut.
+        along the axis over which the samples are cut. ``memory`` is ``checkpoint``, ``switch``
+        and ``accumulate``, as of `fake_step`.
     """
-    step, seconds = RankStep(comm, spec, cls, dtype, seed, shard, local_device(), mesh), []
+    step, seconds = (
+        RankStep(comm, spec, cls, dtype, seed, shard, local_device(), mesh, **memory),
+        [],
+    )
     for _ in range(repeats):
         step.reset()
         if comm.group is not None:
@@ -73,16 +79,19 @@ class Held(NamedTuple):
 class RankStep:
     """One rank's model and input, and the step itself."""
 
-    def __init__(self, comm, spec, cls, dtype, seed, shard, device, mesh=None):
+    def __init__(
+        self, comm, spec, cls, dtype, seed, shard, device, mesh=None,
+        *, checkpoint="none", switch="inside", accumulate=1,
+    ):  # fmt: skip
         ranks, data = ranks_of(cls, comm.size, mesh)
-        self.world, self.spec = comm, spec
+        self.world, self.spec, self.accumulate = comm, spec, accumulate
         grid = Mesh(comm, mesh) if mesh else None
         self.data = grid[DATA] if data > 1 else comm.beside(DATA, 1, 0, None)
-        mine = replace(spec, batch=shard_size(spec.batch, data))
+        mine = replace(spec, batch=shard_size(spec.batch, data) // accumulate)
         shard = choose_shard(cls, mine, ranks, spec.branches, shard)
         self.strategy = cls(_own(cls, comm, grid), mine, shard)
         weights = initial_weights(spec, seed=seed, dtype=dtype, device=device.type)
-        self.model = Transformer(mine, self.strategy, weights)
+        self.model = Transformer(mine, self.strategy, weights, checkpoint, switch)
         x = take_shard(sample(spec, seed, dtype, device), *self.held(self.strategy.start))
         self.x = x.clone(memory_format=torch.contiguous_format).requires_grad_()
 
@@ -90,10 +99,11 @@ class RankStep:
         """``layout`` with all samples, of which the data axis cuts some out for this rank."""
         comm = self.strategy.comm
         along = comm[layout.axis] if isinstance(comm, Mesh) else comm
-        if self.data.size > 1:
-            cut = Cut("batch", DATA, self.data.size, self.data.rank)
+        cut = Cut("batch", DATA, self.data.size, self.data.rank)
+        if layout.sizes["batch"] < self.spec.batch:
+            outer = (cut, *layout.outer) if cut.parts > 1 else layout.outer
             sizes = Dims({**layout.sizes, "batch": self.spec.batch})
-            layout = replace(layout, sizes=sizes, outer=(cut, *layout.outer))
+            layout = replace(layout, sizes=sizes, outer=outer)
         return Held(layout, along.rank, along.size)
 
     def leaves(self) -> list[tuple[str, Tensor]]:
@@ -106,12 +116,20 @@ class RankStep:
 
     def run(self) -> tuple[Tensor, Layout, Tensor]:
         """Forward, loss, backward, sum of the weights' gradients."""
-        y, layout = self.model(self.x)
-        data = trim_shard(y, *self.held(layout))
-        loss = data.square().sum() / prod(self.spec.stream.sizes.values())
-        loss.backward()
+        outputs, losses, samples = [], [], len(self.x) // self.accumulate
+        valid = len(self.held(self.strategy.start).layout.held("batch", 0, 1))
+        for i, x in enumerate(self.x.split(samples)):
+            y, layout = self.model(x)
+            outputs.append(y.detach())
+            data = self._without_padding(y, layout)[: max(0, valid - i * samples)]
+            losses.append(data.square().sum() / prod(self.spec.stream.sizes.values()))
+            losses[-1].backward()
         self._sum_gradients()
-        return y, layout, loss
+        return torch.cat(outputs), layout, torch.stack(losses).sum().detach()
+
+    def _without_padding(self, y: Tensor, layout: Layout) -> Tensor:
+        _, rank, size = self.held(layout)
+        return trim_shard(y, layout, rank, size)
 
     def _sum_gradients(self) -> None:
         """Over all ranks for weights that each used on other tokens, else over the data axis."""

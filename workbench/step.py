@@ -5,23 +5,18 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from math import prod
 
 import torch
 
-from workbench.collectives import Phase, sent_bytes
+from workbench.closed_form import DTYPES, closed_form_bytes, prepared
 from workbench.dims import check_count
 from workbench.launch import run_fake, run_local, run_torchrun
-from workbench.layout import shard_size
 from workbench.meter import Meter
 from workbench.outcome import FakedStep, RealStep, compare
 from workbench.rank import RankStep, rank_step
-from workbench.strategies import STRATEGIES, Strategy, choose_shard, ranks_of, select
+from workbench.strategies import STRATEGIES, Strategy
 from workbench.transformer import PRESETS, TransformerSpec
 from workbench.units import human_bytes, human_seconds
-
-#: dtypes that a step runs in.
-DTYPES = ("float32", "bfloat16", "float64")
 
 
 def fake_step(
@@ -33,6 +28,9 @@ def fake_step(
     seed: int = 0,
     shard: str | None = None,
     mesh: Mapping[str, int] | None = None,
+    checkpoint: str = "none",
+    switch: str = "inside",
+    accumulate: int = 1,
     **options,
 ) -> FakedStep:
     """Go through one training step of rank 0 on meta tensors; any ``p``, nothing is sent.
@@ -55,6 +53,13 @@ def fake_step(
     mesh : mapping of str to int, optional
         Ranks along each axis, the outermost (between nodes) first: ``{"ulysses": 2, "ring": 2}``
         for a strategy of two axes; with any strategy ``"data"`` may be one, which cuts the batch.
+    checkpoint : {"none", "block", "selective"}
+        What the backward computes again: nothing; each attention with its MLP, and so all that
+        they send; or the MLPs' hidden units only, for which nothing is sent.
+    switch : {"inside", "outside"}
+        Is the re-layout ahead of an attention inside its checkpointed block?
+    accumulate : int
+        Parts that the batch is cut into, one after another; weights' gradients are summed once.
     **options
         Values of the strategy's own options, as ``wb.STRATEGIES[strategy].options`` lists them.
 
@@ -70,10 +75,11 @@ def fake_step(
     >>> faked.forward_bytes == closed_form_bytes(PRESETS["toy-video"], "dsp", p=4, phase="forward")
     True
     """
-    cls, shard = _prepare(spec, strategy, p, dtype, shard, mesh, options)
+    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate}
+    cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
 
     def on_rank(rank, comm):
-        step = RankStep(comm, spec, cls, dtype, seed, shard, torch.device("meta"), mesh)
+        step = RankStep(comm, spec, cls, dtype, seed, shard, torch.device("meta"), mesh, **memory)
         with Meter(leaf for _, leaf in step.leaves()) as meter:
             step.run()
         return FakedStep(cls.name, p, dtype, shard, comm.log, meter.flops, meter.peak_bytes)
@@ -90,6 +96,9 @@ def run_step(
     seed: int = 0,
     shard: str | None = None,
     mesh: Mapping[str, int] | None = None,
+    checkpoint: str = "none",
+    switch: str = "inside",
+    accumulate: int = 1,
     repeats: int = 1,
     threads: int = 1,
     timeout_s: float = 300.0,
@@ -99,7 +108,7 @@ def run_step(
 
     Parameters
     ----------
-    spec, strategy, p, dtype, seed, shard, mesh, **options
+    spec, strategy, p, dtype, seed, shard, mesh, checkpoint, switch, accumulate, **options
         As for `fake_step`. Weights and input are drawn from ``seed``, the same for every
         strategy and ``p``.
     repeats : int
@@ -115,10 +124,11 @@ def run_step(
         As `run_local`.
     """
     check_count("repeats", repeats)
-    cls, shard = _prepare(spec, strategy, p, dtype, shard, mesh, options)
+    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate}
+    cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
     started = time.perf_counter()
     ranks = run_local(
-        lambda rank, comm: rank_step(comm, spec, cls, dtype, seed, shard, repeats, mesh),
+        lambda rank, comm: rank_step(comm, spec, cls, dtype, seed, shard, repeats, mesh, **memory),
         p,
         threads=threads,
         timeout_s=timeout_s,
@@ -135,91 +145,25 @@ def torchrun_step(
     seed: int = 0,
     shard: str | None = None,
     mesh: Mapping[str, int] | None = None,
+    checkpoint: str = "none",
+    switch: str = "inside",
+    accumulate: int = 1,
     repeats: int = 1,
     **options,
 ) -> RealStep | None:
     """`run_step` on the ranks that torchrun has started; the result on rank 0, else None."""
     p = int(os.environ["WORLD_SIZE"])
     check_count("repeats", repeats)
-    cls, shard = _prepare(spec, strategy, p, dtype, shard, mesh, options)
+    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate}
+    cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
     started = time.perf_counter()
     ranks = run_torchrun(
-        lambda rank, comm: rank_step(comm, spec, cls, dtype, seed, shard, repeats, mesh)
+        lambda rank, comm: rank_step(comm, spec, cls, dtype, seed, shard, repeats, mesh, **memory)
     )
     if ranks is None:
         return None
     run = {"dtype": dtype, "seed": seed, "shard": shard}
     return compare(ranks, spec, cls, run, time.perf_counter() - started)
-
-
-def closed_form_bytes(
-    spec: TransformerSpec,
-    strategy: str | type[Strategy],
-    *,
-    p: int,
-    phase: Phase | None = None,
-    dtype: str = "float32",
-    shard: str | None = None,
-    mesh: Mapping[str, int] | None = None,
-    **options,
-) -> int:
-    """Bytes that one rank sends in one training step, by formula.
-
-    Parameters
-    ----------
-    spec, strategy, p, dtype, shard, mesh, **options
-        As for `fake_step`.
-    phase : {None, "forward", "backward", "gradients"}
-        ``None`` is forward + backward: what moves activations. ``"gradients"`` is the all-reduce
-        of replicated weights' gradients, as one flat bucket.
-
-    Raises
-    ------
-    ValueError
-        If the strategy can't run this, or the phase is unknown.
-    """
-    cls, shard = _prepare(spec, strategy, p, dtype, shard, mesh, options)
-    ranks, data = ranks_of(cls, p, mesh)
-    if phase not in (None, "forward", "backward", "gradients"):
-        raise ValueError(f"phase must be None, 'forward', 'backward' or 'gradients', got {phase!r}")
-    if p == 1:
-        return 0
-    itemsize = getattr(torch, dtype).itemsize
-    if phase == "gradients":
-        return _gradient_bytes(spec, cls, ranks, data, itemsize)
-    mine = replace(spec, batch=shard_size(spec.batch, data))
-    sent = 0
-    if ranks != 1 and phase != "backward":
-        sent += cls.forward_elements(mine, ranks, shard, spec.branches)
-    if ranks != 1 and phase != "forward":
-        sent += cls.backward_elements(mine, ranks, shard, spec.branches)
-    return sent * itemsize
-
-
-def _gradient_bytes(spec, cls, ranks, data: int, itemsize: int) -> int:
-    """A bucket over all ranks of what each used on other tokens; one over ``data`` of the rest."""
-    own = ranks if isinstance(ranks, int) else prod(ranks.values())
-    everywhere = along_data = 0
-    for name, shape in replace(spec, num_layers=1).weight_shapes().items():
-        replicated = cls.cut_dim(name) is None
-        count = spec.num_layers * prod(shape) // (1 if replicated else own)
-        if replicated and cls.cuts_sequence and (own > 1 or cls.axes):
-            everywhere += count
-        else:
-            along_data += count
-    buckets = ((everywhere, own * data), (along_data, data))
-    return sum(
-        sent_bytes("all_reduce", shard_size(count, p) * p * itemsize, p) for count, p in buckets
-    )
-
-
-def _prepare(spec, strategy, p, dtype, shard, mesh, options) -> tuple[type[Strategy], str | None]:
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
-    cls = select(strategy, spec, p, mesh, **options)
-    ranks, data = ranks_of(cls, p, mesh)
-    mine = replace(spec, batch=shard_size(spec.batch, data))
-    return cls, choose_shard(cls, mine, ranks, spec.branches, shard)
 
 
 def report(step: RealStep, spec: TransformerSpec, **options) -> str:

@@ -5,40 +5,17 @@ attention and the MLP run. Pictures of layouts are drawn from these frames and f
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal, NamedTuple
 
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-
 from workbench.collectives import Collective
-from workbench.comm import Comm
-from workbench.dims import Dims, Stage
+from workbench.dims import Dims
 from workbench.launch import run_fake
 from workbench.layout import Layout, shard_size
 from workbench.strategies import Strategy, choose_shard, select
-from workbench.transformer import Transformer, TransformerSpec
-
-aten = torch.ops.aten
-
-#: Kernels that a frame stands for, and which of their arguments holds the queries or hidden units.
-_KERNELS = {
-    aten._scaled_dot_product_flash_attention_for_cpu: ("attend", 0),
-    torch.ops.workbench.ring_merge: ("hop", 2),
-    aten.gelu: ("mlp", 0),
-}
-
-#: Arithmetic that lays nothing out anew, with what its result looks like. PyTorch's own answers
-#: for meta tensors are right, too, but come from Python and take most of a walk's time.
-_ARITHMETIC = {
-    aten.native_layer_norm.default: lambda x, *_: (_like(x), _like(x), _like(x)),
-    aten.gelu.default: lambda x, *_: _like(x),
-    aten.add.Tensor: lambda x, y: x.new_empty(torch.broadcast_shapes(x.shape, y.shape)),
-    aten.addmm.default: lambda bias, x, w: x.new_empty((x.shape[0], w.shape[1])),
-    aten.mm.default: lambda x, w: x.new_empty((x.shape[0], w.shape[1])),
-}
+from workbench.transformer import TransformerSpec
+from workbench.watch import Kernel, events_of
 
 #: First and last entry (exclusive) of each dim, padding included.
 Box = dict[str, tuple[int, int]]
@@ -84,7 +61,7 @@ class Frame:
     layout: Layout
     layer: int
     stage: int
-    attended: Stage = ()
+    attended: tuple[str, ...] = ()
     records: tuple[Collective, ...] = ()
     hop: int = 0
 
@@ -194,7 +171,12 @@ def walk(
     cls = select(strategy, spec, p, **options)
     shard = choose_shard(cls, spec, p, spec.branches, shard)
     shown = replace(spec, num_layers=min(layers + 1, spec.num_layers))
-    start, events = run_fake(lambda rank, comm: _events(comm, shown, cls, shard, layers), p)
+    if cls.axes or getattr(cls, "order", "contiguous") != "contiguous":
+        raise ValueError(
+            f"only layouts cut by one axis into runs can be shown; got {cls.name} along "
+            f"{' x '.join(cls.axes) or 'one axis'} in {getattr(cls, 'order', 'contiguous')} order"
+        )
+    start, events = run_fake(lambda rank, comm: events_of(comm, shown, cls, shard, layers), p)
     frames = [Frame("start", p, start, 0, 0)]
     for event in events:
         if event.layer < layers:
@@ -204,66 +186,15 @@ def walk(
     return frames
 
 
-class _Kernel(NamedTuple):
-    """A kernel's call; shape: ``[N, H, S, C]`` of the queries, ``[..., hidden]`` of the MLP."""
-
-    event: str
-    layer: int
-    stage: int
-    shape: tuple[int, ...]
-
-
-class _Seen(Exception):
-    """Raised by the first kernel of the next layer: nothing more is to be shown."""
-
-
-class _Watch(TorchDispatchMode):
-    """Gathers the log's records and the kernels' calls of the first layers, in their order."""
-
-    def __init__(self, comm: Comm, layers: int):
-        super().__init__()
-        self.comm, self.layers, self.events, self._read = comm, layers, [], 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if found := _KERNELS.get(func.overloadpacket):
-            self.read_log()
-            site, shape = self.comm.site(), tuple(args[found[1]].shape)
-            if site.layer >= self.layers:
-                raise _Seen
-            self.events.append(_Kernel(found[0], site.layer, site.stage, shape))
-        if short := _ARITHMETIC.get(func):
-            return short(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-    def read_log(self) -> None:
-        self.events += self.comm.log[self._read :]
-        self._read = len(self.comm.log)
-
-
-def _events(comm: Comm, spec, cls, shard, layers) -> tuple[Layout, list[Collective | _Kernel]]:
-    strategy = cls(comm, spec, shard)
-    weights = {name: torch.empty(shape) for name, shape in spec.weight_shapes().items()}
-    model = Transformer(spec, strategy, weights)
-    x = torch.empty(strategy.start.local_shape(comm.size))
-    with torch.no_grad(), _Watch(comm, layers) as watch, suppress(_Seen):
-        model(x)
-    watch.read_log()
-    return strategy.start, watch.events
-
-
-def _like(x: torch.Tensor) -> torch.Tensor:
-    return x.new_empty(x.shape)
-
-
-def _is_switch(event: Collective | _Kernel) -> bool:
+def _is_switch(event: Collective | Kernel) -> bool:
     """Tell whether the cut of the residual stream moves."""
     return getattr(event, "kind", "") == "all_to_all" and "model" in event.before.sizes
 
 
-def _extended(frames: list[Frame], event: Collective | _Kernel, spec) -> list[Frame]:
+def _extended(frames: list[Frame], event: Collective | Kernel, spec) -> list[Frame]:
     """``frames`` and what ``event`` adds: one more, or something to the last of them."""
     last, place = frames[-1], {"layer": event.layer, "stage": event.stage}
-    if isinstance(event, _Kernel):
+    if isinstance(event, Kernel):
         new = _kernel_frame(last, event, spec)
         return frames if new is None else [*frames, new]
     if event.kind == "ring_shift":
@@ -273,7 +204,7 @@ def _extended(frames: list[Frame], event: Collective | _Kernel, spec) -> list[Fr
     return [*frames, Frame("collective", last.p, event.after, **place, records=(event,))]
 
 
-def _kernel_frame(last: Frame, call: _Kernel, spec) -> Frame | None:
+def _kernel_frame(last: Frame, call: Kernel, spec) -> Frame | None:
     """The frame of a kernel; None where nothing new is to be seen."""
     if call.event == "mlp":
         hidden = spec.d_model * spec.mlp_ratio
@@ -287,6 +218,7 @@ def _kernel_frame(last: Frame, call: _Kernel, spec) -> Frame | None:
     if layout.split != "heads":
         layout = spec.heads(spec.stream.with_split(layout.split))
         layout = layout.with_split("heads") if call.shape[1] < spec.num_heads else layout
-    assert prod(call.shape) == prod(layout.local_shape(last.p)), (call, layout)
+    whole = prod(call.shape) == prod(layout.local_shape(last.p))
+    assert whole or call.event == "hop", (call, layout)  # a hop may compute some queries only
     stage = spec.stages[call.stage]
     return Frame(call.event, last.p, layout, call.layer, call.stage, attended=stage)

@@ -1,24 +1,20 @@
-"""A multi-dimensional transformer, written once for every strategy.
+"""What a multi-dimensional transformer is: its dims, stages, sizes and weights; and named ones.
 
 A layer runs its stages one after another. A stage is attention along the stage's dims and, with
 ``mlp_per="stage"``, an MLP; with ``mlp_per="layer"`` one MLP ends the layer. Each of these
 branches is pre-norm with a residual: ``x + branch(norm(x))``.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from workbench.dims import Stage, check_count
 from workbench.geometry import Geometry
-from workbench.layout import Layout
-from workbench.strategies import Strategy
-from workbench.strategies.base import Stream
 
 
 class Place(NamedTuple):
@@ -183,102 +179,3 @@ def initial_weights(
             w += 1
         weights[name] = w.to(device=device, dtype=getattr(torch, dtype))
     return weights
-
-
-class Affine(nn.Module):
-    """The weight and bias of a norm or of a linear map, as this rank holds them."""
-
-    def __init__(self, weight: Tensor, bias: Tensor):
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
-
-
-class Branch(nn.Module):
-    """What attention and MLP share: a norm before, a residual around."""
-
-    parts: tuple[str, ...] = ()
-
-    def __init__(self, weights: Mapping[str, Tensor], prefix: str, strategy: Strategy):
-        super().__init__()
-        self.strategy = strategy
-        for part in ("norm", *self.parts):
-            pair = (weights[f"{prefix}.{part}.{kind}"] for kind in ("weight", "bias"))
-            self.add_module(part, Affine(*pair))
-
-    def enter(self, x: Stream, layout: Layout, inside: Layout) -> Tensor:
-        h = F.layer_norm(x, x.shape[-1:], self.norm.weight, self.norm.bias)
-        return self.strategy.enter(self.strategy.comm.relayout(h, layout, inside), inside)
-
-    def leave(self, x: Stream, h: Tensor, last: Affine, layout: Layout, inside: Layout) -> Tensor:
-        h = self.strategy.leave(F.linear(h, last.weight), inside)
-        return x + self.strategy.comm.relayout(h, inside, layout) + last.bias
-
-
-class Attention(Branch):
-    """Multi-head softmax attention along the dims of one stage."""
-
-    parts = ("query", "key", "value", "output")
-
-    def forward(self, x: Stream, layout: Layout, stage: Stage) -> Stream:
-        inside = self.strategy.inside(layout, stage)
-        h = self.enter(x, layout, inside)
-        width = self.strategy.geometry.channel
-        q, k, v = (
-            F.linear(h, part.weight, part.bias).unflatten(-1, (-1, width))
-            for part in (self.query, self.key, self.value)
-        )
-        out = self.strategy.attend(q, k, v, inside, stage)
-        return self.leave(x, out.flatten(-2), self.output, layout, inside)
-
-
-class MLP(Branch):
-    """Two linear maps with a GELU between them."""
-
-    parts = ("up", "down")
-
-    def forward(self, x: Stream, layout: Layout) -> Stream:
-        h = F.gelu(F.linear(self.enter(x, layout, layout), self.up.weight, self.up.bias))
-        return self.leave(x, h, self.down, layout, layout)
-
-
-class Transformer(nn.Module):
-    """One rank's part of the model that ``spec`` describes, under one strategy.
-
-    Parameters
-    ----------
-    spec : TransformerSpec
-        The whole model.
-    strategy : Strategy
-        Bound to this rank's `Comm`.
-    weights : dict of str to Tensor
-        Logical weights, as `initial_weights` makes them; the strategy takes its part.
-    """
-
-    def __init__(self, spec: TransformerSpec, strategy: Strategy, weights: Mapping[str, Tensor]):
-        super().__init__()
-        self.spec, self.strategy = spec, strategy
-        part = strategy.shard_weights(weights)
-        self.places = list(spec.places())
-        self.branches = nn.ModuleList(
-            (MLP if place.stage is None else Attention)(part, place.name, strategy)
-            for place in self.places
-        )
-
-    def forward(self, x: Stream) -> tuple[Tensor, Layout]:
-        """Run all layers on this rank's part of the input, laid out as ``strategy.start``."""
-        layout, upcoming = self.strategy.start, list(self.spec.stages) * self.spec.num_layers
-        for place, branch in zip(self.places, self.branches, strict=True):
-            self.strategy.comm.at(place.layer, place.index)
-            if place.stage is None:
-                x = branch(x, layout)
-            else:
-                upcoming.pop(0)
-                x, layout = self.strategy.arrange(x, layout, place.stage, upcoming)
-                x = branch(x, layout, place.stage)
-        return x, layout
-
-    def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """This rank's parameters under the logical names of `initial_weights`."""
-        for place, branch in zip(self.places, self.branches, strict=True):
-            for part, parameter in branch.named_parameters():
-                yield f"{place.name}.{part}", parameter

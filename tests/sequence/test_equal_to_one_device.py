@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import workbench as wb
+from workbench.dims import Stage
 from workbench.rank import sample
 from workbench.strategies import STRATEGIES
 from workbench.transformer import initial_weights
@@ -108,8 +109,8 @@ def test_strided_heads_go_round_the_ring():
             parts = torch.randn(3, *shape, generator=torch.Generator().manual_seed(rank))
             strided = [t.transpose(1, 2).contiguous().transpose(1, 2) for t in parts]
             assert not strided[0].is_contiguous()
-            plain = strategy.attend(*parts, strategy.start, ("time",))
-            odd = strategy.attend(*strided, strategy.start, ("time",))
+            plain = strategy.attend(*parts, strategy.start, Stage("time"))
+            odd = strategy.attend(*strided, strategy.start, Stage("time"))
             results.append((plain - odd).abs().max().item())
         return results
 

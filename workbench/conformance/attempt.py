@@ -21,8 +21,9 @@ from workbench.comm import Comm
 from workbench.conformance.cases import Case
 from workbench.launch import local_device, run_fake, run_local
 from workbench.layout import Layout, trim_shard
+from workbench.model import Transformer
 from workbench.rank import RankStep
-from workbench.transformer import Place, Transformer
+from workbench.transformer import Place
 
 #: A whole launch may take this many times as long as one collective.
 LAUNCH_TIMEOUTS = 3

@@ -129,3 +129,10 @@ class Strategy:
     ) -> int:
         """Closed form of the backward pass; mirrors the forward unless overridden."""
         return cls.forward_elements(geometry, p, shard, branches)
+
+    @classmethod
+    def arranged_elements(
+        cls, geometry: Geometry, p: Ranks, shard: str | None, branches: Sequence[Stage | None]
+    ) -> int:
+        """Closed form of what `arrange` alone sends forward."""
+        return 0

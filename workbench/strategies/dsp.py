@@ -70,6 +70,12 @@ class DSP(Strategy):
         moves = switches(cls.schedule, geometry, p, shard, stages)
         return sum(switch_elements(geometry, p, *move) for _, *move in moves)
 
+    @classmethod
+    def arranged_elements(cls, geometry, p, shard, branches):
+        if cls.around == "attention":
+            return 0
+        return cls.forward_elements(geometry, p, shard, branches)
+
 
 def aside(geometry: Geometry, p: int, shard: str, stage: Stage) -> str:
     """The dim to cut during one attention along ``shard``: the one that is padded least."""

@@ -81,14 +81,23 @@ class DSPxDSP(Strategy):
 
     @classmethod
     def forward_elements(cls, geometry, p, shard, branches):
-        places, sent = {axis: Place(p[axis]) for axis in cls.axes}, 0
+        return sum(cls._elements(geometry, p, shard, branches))
+
+    @classmethod
+    def arranged_elements(cls, geometry, p, shard, branches):
+        return cls._elements(geometry, p, shard, branches)[0]
+
+    @classmethod
+    def _elements(cls, geometry, p, shard, branches) -> tuple[int, int]:
+        """What each rank sends between the attentions, and inside of them."""
+        places, moved, inside = {axis: Place(p[axis]) for axis in cls.axes}, 0, 0
         layout = cls.first_layout(geometry, places, shard)
         stages = [stage for stage in branches if stage is not None]
         for i, stage in enumerate(stages):
             for before, after in cls.moves(geometry, places, layout, stage, stages[i + 1 :]):
-                sent, layout = sent + _sent(before, after, p[before.axis]), after
-            sent += cls.inside_elements(geometry, p, layout, stage)
-        return sent
+                moved, layout = moved + _sent(before, after, p[before.axis]), after
+            inside += cls.inside_elements(geometry, p, layout, stage)
+        return moved, inside
 
     @classmethod
     def inside_elements(cls, geometry: Geometry, p, layout: Layout, stage: Stage) -> int:

@@ -87,7 +87,7 @@ class _RingAttention(torch.autograd.Function):
         kv = own = torch.stack([k, v])
         for hop in range(comm.size):
             more = hop + 1 < comm.size
-            coming = comm.ring_shift(kv, layout, "forward", site) if more else None
+            coming = comm.ring_shift(kv, layout, comm.phase, site) if more else None
             source = (comm.rank - hop) % comm.size
             for rows, keys, causal, mask in blocks(stage, layout, comm.rank, source, comm.size):
                 mine = [t[:, :, rows] for t in (out, lse, q)]

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from workbench.dims import Dims
 from workbench.layout import Layout, take_shard
+from workbench.model import Affine, Transformer
 from workbench.strategies import Strategy
 from workbench.train.task import Patches, TrainTask
-from workbench.transformer import Affine, Transformer, TransformerSpec, initial_weights
+from workbench.transformer import TransformerSpec, initial_weights
 
 #: Sines and cosines of each coordinate, and of the moment.
 FEATURES = 32

@@ -1,0 +1,176 @@
+"""The model that a spec describes, as torch modules, written once for every strategy."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
+from torch.utils.checkpoint import set_checkpoint_early_stop
+
+from workbench.dims import Stage
+from workbench.layout import Layout
+from workbench.strategies import Strategy
+from workbench.strategies.base import Stream
+from workbench.transformer import Place, TransformerSpec
+
+
+class Affine(nn.Module):
+    """The weight and bias of a norm or of a linear map, as this rank holds them."""
+
+    def __init__(self, weight: Tensor, bias: Tensor):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+
+
+class Branch(nn.Module):
+    """What attention and MLP share: a norm before, a residual around."""
+
+    parts: tuple[str, ...] = ()
+
+    def __init__(self, weights: Mapping[str, Tensor], prefix: str, strategy: Strategy):
+        super().__init__()
+        self.strategy = strategy
+        for part in ("norm", *self.parts):
+            pair = (weights[f"{prefix}.{part}.{kind}"] for kind in ("weight", "bias"))
+            self.add_module(part, Affine(*pair))
+
+    def enter(self, x: Stream, layout: Layout, inside: Layout) -> Tensor:
+        h = F.layer_norm(x, x.shape[-1:], self.norm.weight, self.norm.bias)
+        return self.strategy.enter(self.strategy.comm.relayout(h, layout, inside), inside)
+
+    def leave(self, x: Stream, h: Tensor, last: Affine, layout: Layout, inside: Layout) -> Tensor:
+        h = self.strategy.leave(h, inside)
+        return x + self.strategy.comm.relayout(h, inside, layout) + last.bias
+
+
+class Attention(Branch):
+    """Multi-head softmax attention along the dims of one stage."""
+
+    parts = ("query", "key", "value", "output")
+
+    def forward(self, x: Stream, layout: Layout, stage: Stage) -> Stream:
+        inside = self.strategy.inside(layout, stage)
+        h = self.enter(x, layout, inside)
+        width = self.strategy.geometry.channel
+        q, k, v = (
+            F.linear(h, part.weight, part.bias).unflatten(-1, (-1, width))
+            for part in (self.query, self.key, self.value)
+        )
+        out = self.strategy.attend(q, k, v, inside, stage)
+        out = F.linear(out.flatten(-2), self.output.weight)
+        return self.leave(x, out, self.output, layout, inside)
+
+
+class MLP(Branch):
+    """Two linear maps with a GELU between them."""
+
+    parts = ("up", "down")
+    #: Compute the hidden units again in the backward rather than keep them?
+    selective = False
+
+    def forward(self, x: Stream, layout: Layout) -> Stream:
+        h = self.enter(x, layout, layout)
+        if self.selective:
+            h = recompute(self.hidden, h, use_reentrant=False, preserve_rng_state=False)
+        else:
+            h = self.hidden(h)
+        return self.leave(x, h, self.down, layout, layout)
+
+    def hidden(self, h: Tensor) -> Tensor:
+        """The hidden units, and what they amount to before the bias."""
+        h = F.gelu(F.linear(h, self.up.weight, self.up.bias))
+        return F.linear(h, self.down.weight)
+
+
+class Transformer(nn.Module):
+    """One rank's part of the model that ``spec`` describes, under one strategy.
+
+    Parameters
+    ----------
+    spec : TransformerSpec
+        The whole model.
+    strategy : Strategy
+        Bound to this rank's `Comm`.
+    weights : dict of str to Tensor
+        Logical weights, as `initial_weights` makes them; the strategy takes its part.
+    checkpoint : {"none", "block", "selective"}
+        What the backward computes again rather than keep: nothing; each block, which is an
+        attention and the MLP after it, and so all that it sends; or the MLPs' hidden units only,
+        for which nothing is sent.
+    switch : {"inside", "outside"}
+        Where re-laying the residual stream ahead of an attention is: in the block, and so done
+        again, too, or before it.
+    """
+
+    def __init__(
+        self,
+        spec: TransformerSpec,
+        strategy: Strategy,
+        weights: Mapping[str, Tensor],
+        checkpoint: str = "none",
+        switch: str = "inside",
+    ):
+        super().__init__()
+        self.spec, self.strategy = spec, strategy
+        self.checkpoint, self.switch = checkpoint, switch
+        part = strategy.shard_weights(weights)
+        self.places = list(spec.places())
+        self.branches = nn.ModuleList(
+            (MLP if place.stage is None else Attention)(part, place.name, strategy)
+            for place in self.places
+        )
+        for branch in self.branches:
+            branch.selective = checkpoint == "selective"
+
+    def forward(self, x: Stream) -> tuple[Tensor, Layout]:
+        """Run all layers on this rank's part of the input, laid out as ``strategy.start``."""
+        layout, upcoming = self.strategy.start, list(self.spec.stages) * self.spec.num_layers
+        for block in self._blocks():
+            upcoming.pop(0)
+            inside = self.checkpoint == "block" and self.switch == "inside"
+            if not inside:
+                x, layout = self._arrange(x, layout, block, upcoming)
+            arranged = () if not inside else upcoming.copy()
+            if self.checkpoint == "block":
+                x, layout = self._recomputed(x, layout, block, inside, arranged)
+            else:
+                x, layout = self._run(x, layout, block, False, ())
+        return x, layout
+
+    def _blocks(self) -> list[list[tuple[Place, nn.Module]]]:
+        """Each attention with the MLP that follows it, if one does."""
+        blocks = []
+        for pair in zip(self.places, self.branches, strict=True):
+            if pair[0].stage is None:
+                blocks[-1].append(pair)
+            else:
+                blocks.append([pair])
+        return blocks
+
+    def _arrange(self, x, layout, block, upcoming) -> tuple[Tensor, Layout]:
+        place = block[0][0]
+        self.strategy.comm.at(place.layer, place.index)
+        return self.strategy.arrange(x, layout, place.stage, upcoming)
+
+    def _run(self, x, layout, block, arrange, upcoming) -> tuple[Tensor, Layout]:
+        if arrange:
+            x, layout = self._arrange(x, layout, block, upcoming)
+        for place, branch in block:
+            self.strategy.comm.at(place.layer, place.index)
+            x = branch(x, layout) if place.stage is None else branch(x, layout, place.stage)
+        return x, layout
+
+    def _recomputed(self, *arguments) -> tuple[Tensor, Layout]:
+        again = self.strategy.comm.again
+        with set_checkpoint_early_stop(False):  # all of the block, whatever is needed of it
+            return recompute(
+                self._run, *arguments, use_reentrant=False, preserve_rng_state=False,
+                context_fn=lambda: (nullcontext(), again()),
+            )  # fmt: skip
+
+    def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """This rank's parameters under the logical names of `initial_weights`."""
+        for place, branch in zip(self.places, self.branches, strict=True):
+            for part, parameter in branch.named_parameters():
+                yield f"{place.name}.{part}", parameter
