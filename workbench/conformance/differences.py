@@ -39,7 +39,10 @@ def wrong_shapes(
                 text = f"it has the layout {layout}, but {other.layout} on rank 0."
             else:
                 continue
-            yield replace(_at(moment, "runs", case, rank), text=text)
+            hint = (
+                "`arrange` returns the tensor and its layout, alike on all ranks: they must agree"
+            )
+            yield replace(_at(moment, "runs", case, rank), text=text, hint=hint)
 
 
 def one_sample(case: Case, ranks: list[Attempt], one: Attempt) -> Iterator[Difference]:

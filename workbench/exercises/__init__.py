@@ -11,6 +11,12 @@ from workbench.exercises.many_dims import (
     check_attention_flops,
     check_sequences,
 )
+from workbench.exercises.own_strategy import (
+    check_by_heads,
+    check_by_switch,
+    check_gather_elements,
+    check_merge,
+)
 from workbench.exercises.prompts import beside, recall
 from workbench.exercises.running import (
     check_join,
@@ -49,13 +55,17 @@ __all__ = [
     "check_activation_bytes",
     "check_adapter_bytes",
     "check_attention_flops",
+    "check_by_heads",
+    "check_by_switch",
     "check_dsp_bytes",
     "check_factor_gap",
     "check_fewest_bytes",
     "check_fewest_switches",
+    "check_gather_elements",
     "check_join",
     "check_local_shape",
     "check_megatron_sp_order",
+    "check_merge",
     "check_next_cut",
     "check_own_strategy",
     "check_padded_switch",
