@@ -4,6 +4,7 @@ import math
 
 import torch
 from answers_own import OWN_ANSWERS
+from answers_training import TRAINING_ANSWERS
 
 from workbench.strategies import Strategy
 
@@ -270,4 +271,5 @@ ANSWERS = {
         lambda dims, stages, heads, p: sorted(runnable(dims, stages, heads, p)),
     ),
     **OWN_ANSWERS,
+    **TRAINING_ANSWERS,
 }

@@ -45,6 +45,11 @@ from workbench.exercises.sequence import (
     check_switchable,
     check_ulysses_layouts,
 )
+from workbench.exercises.training import (
+    check_loss_part,
+    check_reshard,
+    check_summed_gradients,
+)
 
 __all__ = [
     "BYTES_PUZZLE",
@@ -64,6 +69,7 @@ __all__ = [
     "check_gather_elements",
     "check_join",
     "check_local_shape",
+    "check_loss_part",
     "check_megatron_sp_order",
     "check_merge",
     "check_next_cut",
@@ -71,10 +77,12 @@ __all__ = [
     "check_padded_switch",
     "check_paired_mean",
     "check_peers",
+    "check_reshard",
     "check_ring_bytes",
     "check_runnable",
     "check_sent_bytes",
     "check_sequences",
+    "check_summed_gradients",
     "check_switch",
     "check_switch_count",
     "check_switchable",

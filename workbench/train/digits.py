@@ -27,7 +27,7 @@ def digit_images() -> Images:
     References
     ----------
     Alpaydin & Kaynak (1998), Optical Recognition of Handwritten Digits, UCI Machine Learning
-    Repository, https://doi.org/10.24432/C50P49 (its test part).
+    Repository, https://archive.ics.uci.edu/dataset/80 (its test part).
     """
     try:
         from sklearn.datasets import load_digits
