@@ -13,6 +13,8 @@ _HOME = {
     "fake_step": "step",
     "run_step": "step",
     "closed_form_bytes": "closed_form",
+    "explain": "explain_step",
+    "diff": "explain_step",
     "run_local": "launch",
     "verify": "conformance",
 }
