@@ -3,15 +3,25 @@
 import time
 
 import pytest
-import torch
 import torch.distributed as dist
+from mutants import (
+    Aliased,
+    CountedTwice,
+    NoF,
+    NoRescale,
+    NoSum,
+    NoSwitchBack,
+    OnlySays,
+    PaddedKeys,
+    SeedPerRank,
+    Transposed,
+    Unrecorded,
+)
 from own_ring import OwnRing
 
 import workbench as wb
 from workbench.conformance.report import CHECKS
-from workbench.layout import pad_to, shard_size, take_shard
-from workbench.strategies import DSP, STRATEGIES, MegatronTP, Ring, Strategy, Ulysses
-from workbench.strategies.attention import attention, fold, unfold
+from workbench.strategies import DSP, STRATEGIES, Ulysses
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -29,127 +39,6 @@ def test_options_and_own_classes_pass():
     report = wb.verify(OwnRing, ranks=(2,))
     report.assert_passed()
     assert any("needs dims that p=2 divides" in refusal for refusal in report.refused)
-
-
-class NoSum(DSP):
-    """A forgotten all-reduce of the weights' gradients."""
-
-    def __init__(self, comm, geometry, shard=None):
-        super().__init__(comm, geometry, shard)
-        comm.sum_gradients = lambda gradients, *more: list(gradients)
-
-
-class NoF(MegatronTP):
-    """Megatron's f is forgotten: forward nothing, backward the all-reduce."""
-
-    def enter(self, h, layout):
-        return h
-
-
-class NoRescale(OwnRing):
-    @staticmethod
-    def merge(out, lse, new_out, new_lse):
-        total = torch.logaddexp(lse, new_lse)
-        return out + new_out * (new_lse - total).exp()[..., None], total
-
-
-class Aliased(OwnRing):
-    """In float32, `.to(float32)` of the buffer is the buffer."""
-
-    @staticmethod
-    def add(total, buffer):
-        wide = torch.promote_types(buffer.dtype, torch.float32)
-        return buffer.to(wide) if total is None else total + buffer
-
-
-class PaddedKeys(Strategy):
-    """Gathers keys and values, padding and all, and attends to the padding, too."""
-
-    name, cuts_sequence = "padded-keys", True
-
-    def attend(self, q, k, v, layout, stage):
-        if layout.split not in stage:
-            return super().attend(q, k, v, layout, stage)
-        along = [layout.position(dim) for dim in stage]
-        k, v = (self.gathered(t, layout) for t in (k, v))
-        return unfold(attention(*(fold(t, along) for t in (q, k, v))), along, q.shape)
-
-    def gathered(self, t, layout):
-        heads = self.geometry.heads(layout, t.shape[-2])
-        whole = self.comm.relayout(t, heads, heads.with_value("shared"))
-        dim, p = layout.position(layout.split), self.comm.size
-        return pad_to(whole, dim, shard_size(whole.shape[dim], p) * p)
-
-    @classmethod
-    def forward_elements(cls, geometry, p, shard, branches):
-        return Ring.forward_elements(geometry, p, shard, branches)
-
-
-class NoSwitchBack(DSP):
-    """Switches once, from time to space, and leaves it at that."""
-
-    def arrange(self, x, layout, stage, upcoming):
-        return (
-            super().arrange(x, layout, stage, upcoming) if layout.split != "space" else (x, layout)
-        )
-
-
-class OnlySays(DSP):
-    """Says that it has switched, but has not."""
-
-    def arrange(self, x, layout, stage, upcoming):
-        return x, super().arrange(x, layout, stage, upcoming)[1]
-
-
-class Transposed(DSP):
-    """The chunks of a switch arrive in the opposite order of ranks."""
-
-    def arrange(self, x, layout, stage, upcoming):
-        moved, after = super().arrange(x, layout, stage, upcoming)
-        if after == layout or self.comm.size == 1:
-            return moved, after
-        whole = self.comm.relayout(moved, after, after.with_split(None))
-        return take_shard(whole, after, self.comm.size - 1 - self.comm.rank, self.comm.size), after
-
-
-class SeedPerRank(DSP):
-    """Draws its own weights, from a seed that is another on each rank."""
-
-    def shard_weights(self, weights):
-        g = torch.Generator().manual_seed(self.comm.rank)
-        return {
-            name: w
-            if w.is_meta
-            else w + 1e-3 * torch.randn(w.shape, generator=g, device="cpu").to(w)
-            for name, w in weights.items()
-        }
-
-
-class CountedTwice(DSP):
-    """Records a switch twice, and its closed form agrees."""
-
-    def arrange(self, x, layout, stage, upcoming):
-        before = len(self.comm.log)
-        out = super().arrange(x, layout, stage, upcoming)
-        self.comm.log.extend(self.comm.log[before:])
-        return out
-
-    @classmethod
-    def forward_elements(cls, *given):
-        return 2 * super().forward_elements(*given)
-
-    @classmethod
-    def backward_elements(cls, *given):
-        return super().forward_elements(*given)
-
-
-class Unrecorded(DSP):
-    """Sends something past `Comm`."""
-
-    def enter(self, h, layout):
-        if self.comm.group is not None:
-            dist.all_reduce(h.detach().clone(), group=self.comm.group)
-        return h
 
 
 MUTANTS = {
@@ -313,3 +202,5 @@ def test_what_is_no_strategy_is_refused():
         wb.verify("dps")
     with pytest.raises(ValueError, match="no option 'colour'"):
         wb.verify("dsp", colour="red")
+    with pytest.raises(ValueError, match="a number of ranks above 1"):
+        wb.verify("dsp", ranks=(1,))

@@ -10,6 +10,7 @@ from workbench.conformance import differences
 from workbench.conformance.attempt import Attempt, Raised, attempt, faked, on_ranks
 from workbench.conformance.cases import Case, Refusal, cases_of
 from workbench.conformance.report import CHECKS, Difference, Report
+from workbench.dims import check_count
 from workbench.failure import RankError
 from workbench.launch import local_device
 from workbench.strategies import Strategy, by_name
@@ -61,20 +62,25 @@ def verify(
     Raises
     ------
     ValueError
-        If it is no strategy, or has no such option. Whatever the strategy itself does wrong is
-        in the report instead.
+        If it is no strategy, has no such option, or no number of ranks is above 1. Whatever the
+        strategy itself does wrong is in the report instead.
 
     Notes
     -----
     A case that the strategy's ``check`` refuses is not run, and listed.
     """
+    for p in ranks:
+        check_count("a number of ranks", p)
+    if not any(p > 1 for p in ranks):
+        raise ValueError(f"verify needs a number of ranks above 1, such as (2, 3, 4); got {ranks}")
     started = time.perf_counter()
     cls = by_name(strategy).with_options(**options)
     suite = _Suite()
-    cases, refusals = cases_of(cls, (1, *ranks))
+    counts = sorted({1, *ranks})
+    cases, refusals = cases_of(cls, counts)
     suite.refused(refusals, len(cases))
     able = [case for case in cases if suite.runs_faked(case)]
-    for p in (1, *ranks):
+    for p in counts:
         here = [case for case in able if case.p == p]
         if here and not suite.runs(here, p, timeout_s):
             break
