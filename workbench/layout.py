@@ -95,7 +95,7 @@ class Layout:
 
     def with_value(self, value: str) -> "Layout":
         """The same tensor, unsplit, as ``"whole"``, ``"shared"`` or ``"partial"``."""
-        return replace(self, split=None, value=value)
+        return replace(self, split=None, value=value, order="contiguous")
 
     def turned(self, axis: str, parts: int, index: int) -> "Layout":
         """The same layout, seen by the ranks along another ``axis`` that has cut the tensor.

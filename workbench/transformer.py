@@ -159,6 +159,69 @@ PRESETS: dict[str, TransformerSpec] = {
         source="Open-Sora 1.0's STDiT-XL/2 as measured in arXiv:2403.10266: depth 28, width "
         "1152, 16 heads, 80 frames of 512 x 512; tokens a frame are inferred",
     ),
+    # 4 s at 720p: 102 frames are 30 after the autoencoder; 90 x 160 / 4 tokens each.
+    "stdit-3": TransformerSpec(
+        dims={"time": 30, "space": 3600}, stages=("space", "time"), d_model=1152, num_heads=16,
+        num_layers=28,
+        source="Open-Sora 1.2's STDiT3-XL/2 (github.com/hpcaitech/Open-Sora): an MLP after every "
+        "attention; tokens are inferred; text cross-attention is left out",
+    ),
+    "latte-xl-2": TransformerSpec(
+        dims={"time": 16, "space": 256}, stages=("space", "time"), d_model=1152, num_heads=16,
+        num_layers=14,
+        source="Ma et al. 2024, arXiv:2401.03048, variant 1: 28 blocks, spatial and temporal in "
+        "turn; 16 frames of 256 x 256",
+    ),
+    "open-sora-plan-1.1": TransformerSpec(
+        dims={"time": 17, "space": 1024}, stages=("space", "time"), d_model=1152, num_heads=16,
+        num_layers=28,
+        source="github.com/PKU-YuanGroup/Open-Sora-Plan, v1.1 (LatteT2V): 65 frames of 512 x 512; "
+        "tokens are inferred; text cross-attention is left out",
+    ),
+    # One stage along all dims: DSP has nothing to switch here.
+    "cogvideox-5b": TransformerSpec(
+        dims={"time": 13, "height": 30, "width": 45}, stages=(("time", "height", "width"),),
+        d_model=3072, num_heads=48, num_layers=42,
+        source="Yang et al. 2024, arXiv:2408.06072: full 3-D attention, 49 frames of 480 x 720; "
+        "its text tokens are left out",
+    ),
+    "timesformer-b": TransformerSpec(
+        dims={"time": 8, "space": 196}, stages=("time", "space"), d_model=768, num_heads=12,
+        num_layers=12, mlp_per="layer",
+        source="Bertasius et al. 2021, arXiv:2102.05095: divided attention, 8 frames of 224 x 224 "
+        "in patches of 16 x 16; the class token is left out",
+    ),
+    "vivit-l-3": TransformerSpec(
+        dims={"time": 16, "space": 196}, stages=("space", "time"), d_model=1024, num_heads=16,
+        num_layers=24, mlp_per="layer",
+        source="Arnab et al. 2021, arXiv:2103.15691, model 3 (factorised self-attention), ViT-L "
+        "with tubelets of 16 x 16 x 2 from 32 frames of 224 x 224",
+    ),
+    "evoformer": TransformerSpec(
+        dims={"sequence": 128, "residue": 256}, stages=("residue", "sequence"), d_model=256,
+        num_heads=8, num_layers=48, mlp_per="layer",
+        source="Jumper et al. 2021, doi:10.1038/s41586-021-03819-2: the MSA stack alone (rows, "
+        "then columns, then a transition), as first trained; pair stack and gates are left out",
+    ),
+    "axial-video": TransformerSpec(
+        dims={"time": 16, "height": 32, "width": 32}, stages=("time", "height", "width"),
+        d_model=512, num_heads=8, num_layers=8,
+        source="after Ho et al. 2019, arXiv:1912.12180: axial attention in 3-D; sizes are ours",
+    ),
+    # 0.25 degrees are 721 x 1440 points; in patches of 8 x 8 about 90 x 180.
+    "weather-4d": TransformerSpec(
+        dims={"time": 4, "level": 13, "latitude": 90, "longitude": 180},
+        stages=("time", "level", "latitude", "longitude"), d_model=512, num_heads=8, num_layers=8,
+        source="grid and levels after GraphCast's data, Lam et al. 2022, arXiv:2212.12794; axial "
+        "attention over it and all widths are ours",
+    ),
+    # A gated MLP of three matrices, 14336 wide, has as many weights as two of 5.25 x 4096.
+    "llama-3-8b": TransformerSpec(
+        dims={"tokens": 8192}, stages=(Stage("tokens", causal=True),), d_model=4096, num_heads=32,
+        num_kv_heads=8, num_layers=32, mlp_ratio=5,
+        source="Grattafiori et al. 2024, arXiv:2407.21783: 32 layers, 32 heads, 8 of keys; the "
+        "gated MLP is replaced by a plain one of nearly as many weights; embeddings left out",
+    ),
 }  # fmt: skip
 
 

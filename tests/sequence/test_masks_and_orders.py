@@ -40,6 +40,9 @@ def variants(p):
         if name == "ring" and p > 1:
             for order in ORDERS[1:]:
                 yield model, STRATEGIES["ring"].with_options(order=order), shard
+            for order in ORDERS:
+                chosen = {"order": order, "transfer": "all-gather"}
+                yield model, STRATEGIES["ring"].with_options(**chosen), shard
         if name == "ulysses" and p > 1:
             yield model, STRATEGIES["ulysses"].with_options(packed=True), shard
 
@@ -135,6 +138,15 @@ def test_a_packed_exchange_is_one_record():
     assert apart.sent_bytes == packed.sent_bytes
     assert len([r for r in apart.log if r.phase == "forward"]) == 4 * model.num_layers
     assert len([r for r in packed.log if r.phase == "forward"]) == 2 * model.num_layers
+
+
+def test_gathering_keys_sends_as_a_ring_forward_and_less_backward():
+    model = SPECS[1]
+    ring, gather = (wb.fake_step(model, "ring", p=4, transfer=t) for t in ("ring", "all-gather"))
+    assert gather.forward_bytes == gather.backward_bytes == ring.forward_bytes
+    assert ring.backward_bytes == ring.forward_bytes * 7 // 3  # 2p - 1 hops for p - 1
+    kinds = {record.kind for record in gather.log if record.phase != "gradients"}
+    assert kinds == {"all_gather", "reduce_scatter"}
 
 
 def test_waits_stand_on_the_records():

@@ -6,6 +6,7 @@ import workbench as wb
 from workbench.cluster import DEVICES
 from workbench.collectives import Collective, bytes_to_peers
 from workbench.dims import Dims
+from workbench.strategies import strategies_that_run
 from workbench.units import GB, human_bytes, human_seconds
 
 
@@ -68,3 +69,25 @@ def test_a_gradient_bucket_per_dtype():
     for gradients, log in wb.run_local(on_rank, 2):
         assert all((g == 3).all() for g in gradients)
         assert log == [("float32", 24, 24), ("bfloat16", 8, 8)]
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("cogvideox-5b", 5.0e9),  # arXiv:2408.06072, with the embeddings that are left out here
+        ("llama-3-8b", 8.03e9 - 2 * 128_256 * 4096),  # arXiv:2407.21783, less the embeddings
+        ("vivit-l-3", 0.403e9),  # ViT-L's 303 million and a second attention in each of 24 layers
+        ("timesformer-b", 0.1214e9),  # arXiv:2102.05095, table 2: 121.4 million
+    ],
+)
+def test_presets_have_about_the_published_weights(name, published):
+    assert wb.PRESETS[name].parameters == pytest.approx(published, rel=0.1)
+
+
+@pytest.mark.parametrize("name", wb.PRESETS)
+def test_each_preset_says_where_it_is_from_and_can_be_cut(name):
+    preset = wb.PRESETS[name]
+    assert len(preset.source) > 20
+    assert strategies_that_run(preset, 2)
+    every_dim = any(len(stage) == len(preset.dims) for stage in preset.stages)
+    assert ("dsp" in strategies_that_run(preset, 2)) is not every_dim

@@ -6,7 +6,8 @@ travel again; their gradients travel with them and take one hop more, to come ho
 starts before the block is computed that it can hide behind.
 
 Under a causal mask contiguous parts are unfair: the first rank sees the fewest keys. A zigzag
-(runs r and 2p-1-r of 2p) or stripes (every p-th token) give all ranks as much to do.
+(runs r and 2p-1-r of 2p) or stripes (every p-th token) give all ranks as much to do. With
+`transfer="all-gather"` keys and values come all at once, as in Llama 3's context parallelism.
 
 Sources: Liu et al. (2023), arXiv:2310.01889; merging: Milakov & Gimelshein (2018),
 arXiv:1805.02867; stripes: Brandon et al. (2023), arXiv:2311.09431.
@@ -24,6 +25,7 @@ from workbench.geometry import Geometry
 from workbench.layout import Layout
 from workbench.strategies.attention import Heads, KVHeads, fold, unfold
 from workbench.strategies.base import Strategy
+from workbench.strategies.kv_gather import gathered_attention
 from workbench.strategies.ring_schedule import blocks, ring_merge, ring_merge_backward
 
 
@@ -34,8 +36,11 @@ class Ring(Strategy):
     formula = "K and V round the ring in the stage that attends along the cut dim: 2M a layer"
     source = "Liu et al. 2023, arXiv:2310.01889"
     cuts_sequence = True
-    options: ClassVar = {"order": ("contiguous", "zigzag", "striped")}
-    order = "contiguous"
+    options: ClassVar = {
+        "order": ("contiguous", "zigzag", "striped"),
+        "transfer": ("ring", "all-gather"),
+    }
+    order, transfer = "contiguous", "ring"
 
     def __init__(self, comm, geometry, shard=None):
         super().__init__(comm, geometry, shard)
@@ -45,7 +50,8 @@ class Ring(Strategy):
     def attend(self, q: Heads, k: KVHeads, v: KVHeads, layout: Layout, stage: Stage) -> Heads:
         if layout.split not in stage:
             return super().attend(q, k, v, layout, stage)
-        return ring_attention(q, k, v, self.comm, self.geometry, layout, stage)
+        attend = ring_attention if self.transfer == "ring" else gathered_attention
+        return attend(q, k, v, self.comm, self.geometry, layout, stage)
 
     @classmethod
     def forward_elements(cls, geometry, p, shard, branches):
@@ -55,7 +61,8 @@ class Ring(Strategy):
     @classmethod
     def backward_elements(cls, geometry, p, shard, branches):
         crossing = sum(stage is not None and shard in stage for stage in branches)
-        return crossing * (2 * p - 1) * cls._travelling(geometry, p, shard)
+        hops = 2 * p - 1 if cls.transfer == "ring" else p - 1
+        return crossing * hops * cls._travelling(geometry, p, shard)
 
     @classmethod
     def _travelling(cls, geometry, p, shard) -> int:

@@ -46,18 +46,18 @@ def blocks(stage: Stage, layout: Layout, rank: int, source: int, p: int) -> tupl
     Queries and keys are folded with the cut dim first. Blocks leave out padding and whatever no
     query sees.
     """
-    places = [_places(stage, layout, r, p) for r in (rank, source)]
+    held = [places(stage, layout, r, p) for r in (rank, source)]
     if not stage.masked:
-        found = (slice(0, len(places[0])), slice(0, len(places[1])))
-        return (Block(*found),) if all(places) else ()
-    runs = [_runs(stage, layout, p, len(held)) for held in places]
+        found = (slice(0, len(held[0])), slice(0, len(held[1])))
+        return (Block(*found),) if all(held) else ()
+    pieces = [runs(stage, layout, p, len(side)) for side in held]
     # Of its own keys a query sees at least itself: those first, so that no sum is ever empty.
-    pairs = sorted(product(*runs), key=lambda pair: pair[0].start != pair[1].start)
-    made = (_block(stage, q, k, places[0][q], places[1][k]) for q, k in pairs)
+    pairs = sorted(product(*pieces), key=lambda pair: pair[0].start != pair[1].start)
+    made = (_block(stage, q, k, held[0][q], held[1][k]) for q, k in pairs)
     return tuple(block for block in made if block is not None)
 
 
-def _places(stage: Stage, layout: Layout, rank: int, p: int) -> list[int]:
+def places(stage: Stage, layout: Layout, rank: int, p: int) -> list[int]:
     """Where in the stage's sequence the folded entries of a rank stand."""
     names = [layout.split, *(dim for dim in stage if dim != layout.split)]
     steps = {dim: prod(layout.sizes[d] for d in stage[i + 1 :]) for i, dim in enumerate(stage)}
@@ -65,7 +65,7 @@ def _places(stage: Stage, layout: Layout, rank: int, p: int) -> list[int]:
     return [sum(parts) for parts in product(*held)]
 
 
-def _runs(stage: Stage, layout: Layout, p: int, count: int) -> list[slice]:
+def runs(stage: Stage, layout: Layout, p: int, count: int) -> list[slice]:
     """The pieces of a rank's entries that follow one another: two in a zigzag, else all."""
     if layout.order != "zigzag":
         return [slice(0, count)] if count else []
