@@ -1,0 +1,263 @@
+"""Sequence-parallel attention against what one would write by hand or take from torch.
+
+In one launch all implementations take turns, round after round, and each is held against its peer
+in the same round: a ratio is the median of the rounds' ratios, with its 95 % bootstrap interval.
+Below 1 is faster than the peer. The peers are written here, with nothing of the library.
+"""
+
+import argparse
+import time
+from functools import partial
+from itertools import product
+from operator import attrgetter
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from scipy.stats import bootstrap
+from torch.distributed import distributed_c10d as c10d
+from torch.distributed.tensor.experimental._context_parallel import _attention as template
+
+import workbench as wb
+from workbench.geometry import Geometry
+from workbench.strategies import select
+
+HEADS, CHANNEL, LENGTH = 8, 64, 2048
+KERNEL = "_scaled_dot_product_flash_attention_for_cpu"
+#: Each of ours with its options, and the peer that it is held against.
+OURS = {
+    "ulysses": ("ulysses", {}, "plain all-to-all"),
+    "ulysses, packed": ("ulysses", {"packed": True}, "plain all-to-all, fused"),
+    "ring": ("ring", {}, "plain ring"),
+    "ring, zigzag": ("ring", {"order": "zigzag"}, "torch's ring template"),
+    "all-gather": ("ring", {"transfer": "all-gather"}, "plain all-gather"),
+}
+
+
+def kernel(ending=""):
+    """The CPU's attention; looked up here, since an op does not travel to other processes."""
+    return attrgetter(f"ops.aten.{KERNEL}{ending}")(torch)
+
+
+class Exchange(torch.autograd.Function):
+    """A bare all_to_all_single, there and back."""
+
+    @staticmethod
+    def forward(ctx, x):
+        out = torch.empty_like(x)
+        dist.all_to_all_single(out, x)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        out = torch.empty_like(grad)
+        dist.all_to_all_single(out, grad.contiguous())
+        return out
+
+
+def to_heads(x, p):  # [n, H, S/p, C] -> [n, H/p, S, C]
+    n, h, s, c = x.shape
+    x = Exchange.apply(x.view(n, p, h // p, s, c).transpose(0, 1).contiguous())
+    return x.permute(1, 2, 0, 3, 4).reshape(n, h // p, p * s, c)
+
+
+def to_tokens(x, p):
+    n, h, s, c = x.shape
+    x = Exchange.apply(x.view(n, h, p, s // p, c).permute(2, 0, 1, 3, 4).contiguous())
+    return x.transpose(0, 1).reshape(n, h * p, s // p, c)
+
+
+def plain_ulysses(q, k, v, causal):
+    p = dist.get_world_size()
+    q, k, v = (to_heads(t, p) for t in (q, k, v))
+    return to_tokens(F.scaled_dot_product_attention(q, k, v, is_causal=causal), p)
+
+
+def fused_ulysses(q, k, v, causal):
+    p = dist.get_world_size()
+    q, k, v = to_heads(torch.cat([q, k, v]), p).chunk(3)
+    return to_tokens(F.scaled_dot_product_attention(q, k, v, is_causal=causal), p)
+
+
+def shift(*tensors):
+    rank, p, received = dist.get_rank(), dist.get_world_size(), []
+    ops = []
+    for t in tensors:
+        received.append(torch.empty_like(t))
+        ops += [dist.P2POp(dist.isend, t, (rank + 1) % p)]
+        ops += [dist.P2POp(dist.irecv, received[-1], (rank - 1) % p)]
+    for request in dist.batch_isend_irecv(ops):
+        request.wait()
+    return received
+
+
+class PlainRing(torch.autograd.Function):
+    """Send, wait, compute, merge; contiguous parts."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, causal):
+        rank, p = dist.get_rank(), dist.get_world_size()
+        ctx.causal, own = causal, (k, v)
+        out = lse = None
+        for hop in range(p):
+            k, v = shift(k, v) if hop else (k, v)
+            if causal and hop > rank:
+                continue
+            block, block_lse = kernel()(q, k, v, 0.0, causal and hop == 0)
+            block, block_lse = block.float(), block_lse.unsqueeze(-1)
+            if out is None:
+                out, lse = block, block_lse
+            else:
+                out = out - torch.sigmoid(block_lse - lse) * (out - block)
+                lse = torch.logaddexp(lse, block_lse)
+        ctx.save_for_backward(q, *own, out.to(q.dtype), lse.squeeze(-1))
+        return out.to(q.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        q, k, v, out, lse = ctx.saved_tensors
+        rank, p = dist.get_rank(), dist.get_world_size()
+        dq, dk, dv = (torch.zeros_like(t, dtype=torch.float32) for t in (q, k, v))
+        grad = grad.contiguous()
+        for hop in range(p):
+            k, v, dk, dv = shift(k, v, dk, dv) if hop else (k, v, dk, dv)
+            if not (ctx.causal and hop > rank):
+                first = ctx.causal and hop == 0
+                parts = kernel("_backward")(grad, q, k, v, out, lse, 0.0, first)
+                for total, part in zip((dq, dk, dv), parts, strict=True):
+                    total.add_(part)
+        dk, dv = shift(dk, dv)
+        return dq.to(q.dtype), dk.to(q.dtype), dv.to(q.dtype), None
+
+
+class Template(torch.autograd.Function):
+    """torch's own ring template, balanced where causal, with the CPU's kernel."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, causal):
+        template._cp_options.enable_load_balance = causal
+        op = partial(template._templated_ring_attention, c10d._get_default_group(), 2, kernel())
+        out, lse, *_ = op(q, k, v, is_causal=causal)
+        ctx.causal = causal
+        ctx.save_for_backward(q, k, v, out, lse)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        q, k, v, out, lse = ctx.saved_tensors
+        names = {"grad_out_name": "grad_out", "grad_out": grad.contiguous()}
+        parts = template._templated_ring_attention_backward(
+            c10d._get_default_group(), 2, kernel("_backward"), **names, query=q, key=k, value=v,
+            out=out, logsumexp=lse, is_causal=ctx.causal, dropout_p=0.0,
+        )  # fmt: skip
+        return (*parts[:3], None)
+
+
+class Gather(torch.autograd.Function):
+    """A bare all-gather along the tokens, and back a reduce-scatter (all-to-all and sum)."""
+
+    @staticmethod
+    def forward(ctx, x):
+        p = dist.get_world_size()
+        out = x.new_empty((p * x.shape[0], *x.shape[1:]))
+        dist.all_gather_single(out, x.contiguous())
+        return out.unflatten(0, (p, -1)).movedim(0, 2).flatten(2, 3)
+
+    @staticmethod
+    def backward(ctx, grad):
+        p = dist.get_world_size()
+        send = grad.unflatten(2, (p, -1)).movedim(2, 0).contiguous()
+        out = torch.empty_like(send)
+        dist.all_to_all_single(out, send)
+        return out.sum(0)
+
+
+def plain_gather(q, k, v, causal):
+    k, v = Gather.apply(torch.cat([k, v])).chunk(2)
+    if not causal:
+        return F.scaled_dot_product_attention(q, k, v)
+    start = dist.get_rank() * q.shape[2]
+    end = start + q.shape[2]
+    mask = torch.ones(q.shape[2], end, dtype=torch.bool).tril(start)
+    return F.scaled_dot_product_attention(q, k[:, :, :end], v[:, :, :end], mask)
+
+
+PEERS = {
+    "plain all-to-all": plain_ulysses,
+    "plain all-to-all, fused": fused_ulysses,
+    "plain ring": PlainRing.apply,
+    "torch's ring template": Template.apply,
+    "plain all-gather": plain_gather,
+}
+
+
+def ours(comm, name, options, causal):
+    """One strategy's attention as a function of q, k and v ``[B, S/p, H, C]``."""
+    stage = wb.Stage("tokens", causal=causal)
+    geometry = Geometry(
+        dims={"tokens": LENGTH}, stages=(stage,), d_model=HEADS * CHANNEL, num_heads=HEADS
+    )
+    strategy = select(name, geometry, comm.size, **options)(comm, geometry, "tokens")
+
+    def attend(q, k, v, causal):
+        comm.log.clear()
+        return strategy.attend(q, k, v, strategy.start, stage)
+
+    return attend
+
+
+def timed(comm, attend, shape, dtype, causal) -> list[float]:
+    """Seconds of the forward, and of it with the backward."""
+    generator = torch.Generator().manual_seed(comm.rank)
+    parts = [torch.randn(shape, generator=generator, dtype=dtype) for _ in range(4)]
+    q, k, v = (part.requires_grad_() for part in parts[:3])
+    dist.barrier()
+    started = time.perf_counter()
+    out = attend(q, k, v, causal)
+    forward = time.perf_counter() - started
+    out.backward(parts[3])
+    return [forward, time.perf_counter() - started]
+
+
+def rounds(rank, comm, count, dtype, causal):
+    """Each implementation in turn, ``count`` times: ``{name: [[forward, both], ...]}``."""
+    length = LENGTH // comm.size
+    runs = {name: (f, (1, HEADS, length, CHANNEL)) for name, f in PEERS.items()}
+    for label, (name, options, _) in OURS.items():
+        runs[label] = (ours(comm, name, options, causal), (1, length, HEADS, CHANNEL))
+    found = {name: [] for name in runs}
+    for _ in range(count + 1):  # the first is a warm-up
+        for name, (attend, shape) in runs.items():
+            found[name].append(timed(comm, attend, shape, dtype, causal))
+    return {name: times[1:] for name, times in found.items()}
+
+
+def told(ratios: np.ndarray) -> str:
+    """The median ratio and its interval."""
+    interval = bootstrap((ratios,), np.median, n_resamples=2000, rng=0).confidence_interval
+    return f"{np.median(ratios):.2f} ({interval.low:.2f} to {interval.high:.2f})"
+
+
+def main() -> None:
+    """Print a table for each number of ranks, dtype and mask."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    given = parser.parse_args()
+    print(__doc__)
+    for p, name, causal in product(given.ranks, given.dtypes, (False, True)):
+        run = partial(rounds, count=given.rounds, dtype=getattr(torch, name), causal=causal)
+        ranks = wb.run_local(run, p, timeout_s=1200)
+        slowest = {key: np.max([r[key] for r in ranks], 0) for key in ranks[0]}
+        print(f"\np = {p}, {name}, {'causal' if causal else 'full'}; forward, with backward")
+        for label, (_, _, peer) in OURS.items():
+            ratios = slowest[label] / slowest[peer]
+            both = np.median(slowest[label], 0) * 1e3
+            print(f"{label:>16}: {both[0]:6.1f} ms, {both[1]:6.1f} ms; of {peer}: "
+                  f"{told(ratios[:, 0])}, {told(ratios[:, 1])}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
