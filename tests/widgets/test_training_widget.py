@@ -1,23 +1,28 @@
 """The bar and the button of a training run."""
 
+import html
+from types import SimpleNamespace
+
+from workbench.widgets import training
 from workbench.widgets.training import Progress
 
 
-def test_the_button_asks_to_stop_and_the_bar_counts():
+def test_the_bar_counts_and_shows_the_loss():
     progress = Progress(10)
-    assert progress(3, 0.5) is False
+    assert progress(3, 0.5) is None
     assert progress.bar.n == 3
     assert "loss=0.500" in str(progress.bar)
-    progress.button.click()
-    assert progress.button.disabled
-    assert progress(4, 0.4) is True
+    assert progress.button.value == ""  # no server that could interrupt
     progress.bar.close()
 
 
-def test_after_the_last_step_there_is_nothing_to_stop():
+def test_the_button_interrupts_this_kernel_until_the_last_step(monkeypatch):
+    config = {"IPKernelApp": {"connection_file": "/run/kernel-12ab-34.json"}}
+    shell = SimpleNamespace(kernel=SimpleNamespace(config=config))
+    monkeypatch.setattr(training, "get_ipython", lambda: shell)
     progress = Progress(2)
+    assert "api/kernels/12ab-34/interrupt" in html.unescape(progress.button.value)
     progress(1, 1.0)
-    assert not progress.button.disabled
+    assert "Stop training" in progress.button.value
     progress(2, 0.5)
-    assert progress.button.disabled
-    assert progress(2, 0.5) is False
+    assert progress.button.value == ""

@@ -4,10 +4,11 @@ import os
 import statistics
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -118,8 +119,8 @@ def train(
     strategy, p
         As for `run_step`. The losses don't depend on them.
     checkpoint_dir : path or None
-        Where checkpoints are left: each ``checkpoint_every`` steps, and at the end. An
-        interruption loses no more than what came after the last one.
+        Where checkpoints are left: each ``checkpoint_every`` steps, and at the end. Whatever
+        happens, no more is lost than what came after the last one.
     resume : bool
         Go on from the newest checkpoint there, whichever strategy and ``p`` have made it.
     on_step : callable or None
@@ -134,17 +135,23 @@ def train(
         If the strategy can't run this, or the checkpoint is of another task; before the launch.
     RankError, TimeoutError
         As `run_local`.
+
+    Notes
+    -----
+    An interrupt (Ctrl-C, or a notebook's) stops all ranks after the same step, too: the result is
+    what was trained so far, and a checkpoint is left.
     """
     cls, options = _prepare(task, strategy, p, checkpoint_dir, checkpoint_every, resume)
     images = digit_images()
     with tempfile.TemporaryDirectory(prefix="workbench-train-") as name:
         report = FileReport(Path(name))
         with _watched(report, on_step):
-            ranks = run_local(
-                lambda rank, comm: rank_train(comm, task, cls, images, report, **options),
-                p,
-                threads=threads,
-                timeout_s=timeout_s,
+            launch = partial(run_local, p=p, threads=threads, timeout_s=timeout_s)
+            ranks = _until_interrupted(
+                report,
+                lambda: launch(
+                    lambda _, comm: rank_train(comm, task, cls, images, report, **options)
+                ),
             )
     return _result(task, cls, ranks)
 
@@ -206,6 +213,17 @@ class FileReport:
         with self.progress.open("a") as file:
             file.write(f"{step} {loss!r}\n")
         return self.stop.exists()
+
+
+def _until_interrupted(report: FileReport, launch: Callable[[], list]) -> list:
+    """The ranks' results; an interrupt asks the ranks to stop, and waits for them."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(launch)
+        try:
+            return done.result()
+        except KeyboardInterrupt:
+            report.stop.touch()
+            return done.result()
 
 
 @contextmanager

@@ -1,41 +1,61 @@
 """Watch a training run and stop it."""
 
+from html import escape
+from pathlib import Path
+
 import ipywidgets as w
+from IPython import get_ipython
 from IPython.display import display
 from tqdm.auto import tqdm
+
+#: Asks the server, not the kernel: a kernel that runs a cell does not hear of a click.
+_INTERRUPT = """
+const page = JSON.parse(document.getElementById('jupyter-config-data').textContent);
+const cookie = document.cookie.match(/_xsrf=([^;]*)/);
+const headers = {'X-XSRFToken': cookie ? cookie[1] : ''};
+if (page.token) headers.Authorization = 'token ' + page.token;
+fetch(page.baseUrl + 'api/kernels/KERNEL/interrupt', {method: 'POST', headers});
+this.disabled = true;
+"""
+_TIP = "All ranks stop after the same step; what was trained is kept"
 
 
 class Progress:
     """A bar and a button to stop, for ``train(..., on_step=Progress(steps))``.
 
-    The button works while the cell runs where the notebook gives widgets a thread of their own
-    (JupyterLab 4.4 with ipykernel 7, or newer). Elsewhere, interrupting the kernel ends the run;
-    what came before the last checkpoint is kept.
+    The button interrupts the kernel, as Jupyter's own does, and `train` then stops its ranks. It
+    works in JupyterLab and Notebook 7; elsewhere, use the interrupt that the notebook offers.
 
     Attributes
     ----------
-    button : ipywidgets.Button
-        Asks to stop.
+    button : ipywidgets.HTML
+        Gone after the last step.
     """
 
     def __init__(self, steps: int):
-        self.button = w.Button(
-            description="Stop training", icon="stop",
-            tooltip="All ranks stop after the same step; what was trained is kept",
-        )  # fmt: skip
-        self.button.on_click(self._stop)
-        self._asked = False
+        self.button = w.HTML(_button(kernel_id()))
         display(self.button)
         self.bar = tqdm(total=steps, unit="step")
 
-    def __call__(self, step: int, loss: float) -> bool:
-        """Show a step; True once the button was pressed."""
+    def __call__(self, step: int, loss: float) -> None:
+        """Show a step."""
         self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         self.bar.update(step - self.bar.n)
         if step == self.bar.total:
             self.bar.close()
-            self.button.disabled = True
-        return self._asked
+            self.button.value = ""
 
-    def _stop(self, button: w.Button) -> None:
-        self._asked = self.button.disabled = True
+
+def kernel_id() -> str | None:
+    """The id by which a Jupyter server knows this kernel; None outside of one."""
+    kernel = getattr(get_ipython(), "kernel", None)
+    if kernel is None:
+        return None
+    return Path(kernel.config["IPKernelApp"]["connection_file"]).stem.removeprefix("kernel-")
+
+
+def _button(kernel: str | None) -> str:
+    if kernel is None:
+        return ""
+    action = escape(_INTERRUPT.replace("KERNEL", kernel), quote=True)
+    return f'<button title="{_TIP}" onclick="{action}">Stop training</button>'
