@@ -56,7 +56,8 @@ def _line(steps, values, name, line, shown) -> go.Scatter:
     # A logarithmic axis has no place for 0.
     values = [value or None for value in values]
     return go.Scatter(
-        x=steps[: len(values)], y=values, name=name, mode="lines", line=line, showlegend=shown,
+        x=steps[: len(values)], y=values, name=name, line=line, showlegend=shown,
+        mode="lines" if shown else "lines+markers", marker={"size": 4},
         hovertemplate=f"{name}, step %{{x}}: %{{y:.3g}}<extra></extra>",
     )  # fmt: skip
 
@@ -69,7 +70,7 @@ def _curves_caption(first, expected, others) -> str:
     name = max(worst, key=worst.get)
     return (
         f"{text} {len(others)} more lie on it: the largest relative difference at any step is "
-        f"{worst[name]:.1e} ({name}). Gaps in the lower panel: no difference at all."
+        f"{worst[name]:.1e} ({name}). Where the lower panel has no point, there is no difference at all."
     )
 
 
