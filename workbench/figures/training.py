@@ -70,7 +70,8 @@ def _curves_caption(first, expected, others) -> str:
     name = max(worst, key=worst.get)
     return (
         f"{text} {len(others)} more lie on it: the largest relative difference at any step is "
-        f"{worst[name]:.1e} ({name}). Where the lower panel has no point, there is no difference at all."
+        f"{worst[name]:.1e} ({name}). Where the lower panel has no point, there is "
+        "no difference at all."
     )
 
 
