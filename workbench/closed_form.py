@@ -72,9 +72,9 @@ def _gradient_bytes(spec, cls, ranks, data: int, itemsize: int) -> int:
     """A bucket over all ranks of what each used on other tokens; one over ``data`` of the rest."""
     own = ranks if isinstance(ranks, int) else prod(ranks.values())
     everywhere = along_data = 0
-    for name, shape in replace(spec, num_layers=1).weight_shapes().items():
+    for name, shape, times in spec.weight_counts():
         replicated = cls.cut_dim(name) is None
-        count = spec.num_layers * prod(shape) // (1 if replicated else own)
+        count = times * prod(shape) // (1 if replicated else own)
         if replicated and cls.cuts_sequence and (own > 1 or cls.axes):
             everywhere += count
         else:

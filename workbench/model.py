@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
@@ -11,6 +12,7 @@ from torch.utils.checkpoint import set_checkpoint_early_stop
 from workbench.dims import Stage
 from workbench.layout import Layout
 from workbench.strategies import Strategy
+from workbench.strategies.attention import KVHeads
 from workbench.strategies.base import Stream
 from workbench.transformer import Place, TransformerSpec
 
@@ -48,6 +50,8 @@ class Attention(Branch):
     """Multi-head softmax attention along the dims of one stage."""
 
     parts = ("query", "key", "value", "output")
+    #: Do queries and keys carry their places (RoPE)?
+    turned = False
 
     def forward(self, x: Stream, layout: Layout, stage: Stage) -> Stream:
         inside = self.strategy.inside(layout, stage)
@@ -57,6 +61,8 @@ class Attention(Branch):
             F.linear(h, part.weight, part.bias).unflatten(-1, (-1, width))
             for part in (self.query, self.key, self.value)
         )
+        if self.turned:
+            q, k = (turn(t, stage, self.strategy, inside) for t in (q, k))
         out = self.strategy.attend(q, k, v, inside, stage)
         out = F.linear(out.flatten(-2), self.output.weight)
         return self.leave(x, out, self.output, layout, inside)
@@ -122,10 +128,16 @@ class Transformer(nn.Module):
         )
         for branch in self.branches:
             branch.selective = checkpoint == "selective"
+            branch.turned = spec.positions == "rope"
+        tables = {d: nn.Parameter(part[f"positions.{d}"]) for d in spec.dims if _learned(spec)}
+        self.positions = nn.ParameterDict(tables)
 
     def forward(self, x: Stream) -> tuple[Tensor, Layout]:
         """Run all layers on this rank's part of the input, laid out as ``strategy.start``."""
         layout, upcoming = self.strategy.start, list(self.spec.stages) * self.spec.num_layers
+        for dim, table in self.positions.items():
+            at = places(dim, x.shape[layout.position(dim)], self.strategy, layout)
+            x = x + _along(table[at.to(x.device)], layout.position(dim), x.dim())
         for block in self._blocks():
             upcoming.pop(0)
             inside = self.checkpoint == "block" and self.switch == "inside"
@@ -174,3 +186,41 @@ class Transformer(nn.Module):
         for place, branch in zip(self.places, self.branches, strict=True):
             for part, parameter in branch.named_parameters():
                 yield f"{place.name}.{part}", parameter
+        for dim, table in self.positions.items():
+            yield f"positions.{dim}", table
+
+
+def _learned(spec: TransformerSpec) -> bool:
+    return spec.positions == "learned"
+
+
+def _along(table: Tensor, dim: int, count: int) -> Tensor:
+    """``[n, ...] -> [1, ..., n, ..., 1, ...]``, with n at ``dim`` of ``count`` dims."""
+    shape = [1] * count
+    shape[dim], shape[-1] = table.shape[0], table.shape[-1]
+    return table.view(shape)
+
+
+def places(dim: str, count: int, strategy: Strategy, layout: Layout) -> Tensor:
+    """Where in the whole dim this rank's ``count`` entries stand; padding is at place 0."""
+    if count == layout.sizes[dim]:  # gathered, or never cut
+        return torch.arange(count, device="cpu")
+    comm = strategy.along(layout)
+    held = list(layout.held(dim, comm.rank, comm.size))
+    return torch.tensor(held + [0] * (count - len(held)), device="cpu")
+
+
+def turn(t: KVHeads, stage: Stage, strategy: Strategy, layout: Layout) -> KVHeads:
+    """Turn pairs of channels by an angle that grows with the place, each dim its own channels.
+
+    Source: Su et al. (2021), RoFormer, arXiv:2104.09864; for several dims, axis by axis.
+    """
+    chunks = []
+    for dim, x in zip(stage, t.chunk(len(stage), -1), strict=True):
+        half, at = x.shape[-1] // 2, layout.position(dim)
+        speeds = 10_000.0 ** (-torch.arange(half, device="cpu", dtype=torch.float64) / half)
+        angles = places(dim, t.shape[at], strategy, layout)[:, None] * speeds
+        cos, sin = (_along(f(angles).to(t), at, t.dim()) for f in (torch.cos, torch.sin))
+        a, b = x.chunk(2, -1)
+        chunks += [a * cos - b * sin, b * cos + a * sin]
+    return torch.cat(chunks, -1)

@@ -97,8 +97,7 @@ class RankStep:
 
     def held(self, layout: Layout) -> Held:
         """``layout`` with all samples, of which the data axis cuts some out for this rank."""
-        comm = self.strategy.comm
-        along = comm[layout.axis] if isinstance(comm, Mesh) else comm
+        along = self.strategy.along(layout)
         cut = Cut("batch", DATA, self.data.size, self.data.rank)
         if layout.sizes["batch"] < self.spec.batch:
             outer = (cut, *layout.outer) if cut.parts > 1 else layout.outer

@@ -36,6 +36,10 @@ class TransformerSpec(Geometry):
         One layer runs all stages once.
     mlp_per : {"stage", "layer"}
         An MLP after every attention, as in the paper's table, or one at the end of the layer.
+    positions : {"none", "learned", "rope"}
+        How tokens know their places: not at all; by a learned table for each dim, added to the
+        input; or by turning queries and keys, where the channels of a head are shared out among
+        the dims of the stage.
     source : str
         Where the numbers are from; no part of equality.
 
@@ -53,6 +57,7 @@ class TransformerSpec(Geometry):
 
     num_layers: int
     mlp_per: Literal["stage", "layer"] = "stage"
+    positions: Literal["none", "learned", "rope"] = "none"
     source: str = field(default="", compare=False)
 
     def __post_init__(self):
@@ -60,6 +65,14 @@ class TransformerSpec(Geometry):
         check_count("num_layers", self.num_layers)
         if self.mlp_per not in ("stage", "layer"):
             raise ValueError(f"mlp_per must be 'stage' or 'layer', got {self.mlp_per!r}")
+        if self.positions not in ("none", "learned", "rope"):
+            raise ValueError(f"positions must be none, learned or rope, got {self.positions!r}")
+        for stage in self.stages:
+            if self.positions == "rope" and self.channel % (2 * len(stage)):
+                raise ValueError(
+                    f"rope gives each of the {len(stage)} dims of stage {stage} pairs of channels, "
+                    f"so a head's width must be a multiple of {2 * len(stage)}; got {self.channel}"
+                )
 
     @property
     def tokens(self) -> int:
@@ -92,8 +105,12 @@ class TransformerSpec(Geometry):
     @property
     def parameters(self) -> int:
         """Weights and biases of the whole model."""
-        one = replace(self, num_layers=1)
-        return self.num_layers * sum(prod(shape) for shape in one.weight_shapes().values())
+        return sum(count * prod(shape) for _, shape, count in self.weight_counts())
+
+    def weight_counts(self) -> Iterator[tuple[str, tuple[int, ...], int]]:
+        """Name and shape of the weights of one layer and of none, and how often each occurs."""
+        for name, shape in replace(self, num_layers=1).weight_shapes().items():
+            yield name, shape, self.num_layers if name.startswith("layers.") else 1
 
     @property
     def flops(self) -> int:
@@ -134,6 +151,8 @@ class TransformerSpec(Geometry):
             shapes |= {f"{prefix}.norm.weight": (m,), f"{prefix}.norm.bias": (m,)}
             for name, shape in parts.items():
                 shapes |= {f"{prefix}.{name}.weight": shape, f"{prefix}.{name}.bias": shape[:1]}
+        if self.positions == "learned":
+            shapes |= {f"positions.{dim}": (size, m) for dim, size in self.dims.items()}
         return shapes
 
 

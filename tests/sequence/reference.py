@@ -11,6 +11,7 @@ class Block(nn.Module):
     def __init__(self, width, heads, ratio, axes, kv_heads=None, seen=None):
         super().__init__()
         self.heads, self.kv_heads, self.axes, self.seen = heads, kv_heads, axes, seen
+        self.turned = False
         self.norm = nn.LayerNorm(width)
         if axes is None:
             self.up, self.down = nn.Linear(width, ratio * width), nn.Linear(ratio * width, width)
@@ -34,6 +35,9 @@ class Block(nn.Module):
 
         q, sizes = split(self.query(h), self.heads)
         k, v = (split(f(h), self.kv_heads)[0] for f in (self.key, self.value))
+        if self.turned:
+            places = torch.cartesian_prod(*(torch.arange(x.shape[a]) for a in self.axes))
+            q, k = (rotate(t, places.view(q.shape[2], -1)) for t in (q, k))
         k, v = (torch.repeat_interleave(t, self.heads // self.kv_heads, 1) for t in (k, v))
         out = F.scaled_dot_product_attention(q, k, v, self.mask(q.shape[2]))
         out = out.transpose(1, 2).reshape(sizes)
@@ -52,6 +56,21 @@ class Block(nn.Module):
         )  # fmt: skip
 
 
+def rotate(t, places):
+    """RoPE by complex numbers: a head's channels are shared out among the dims of the stage."""
+    out = []
+    for chunk, place in zip(t.chunk(places.shape[1], -1), places.unbind(1), strict=True):
+        half = chunk.shape[-1] // 2
+        speeds = torch.tensor([10_000 ** (-i / half) for i in range(half)], dtype=torch.float64)
+        angle = torch.outer(place.double(), speeds)
+        unit = torch.polar(torch.ones_like(angle), angle)
+        z = torch.complex(chunk[..., :half], chunk[..., half:]) * unit.to(
+            torch.complex(chunk, chunk).dtype
+        )
+        out += [z.real, z.imag]
+    return torch.cat(out, -1)
+
+
 def build(spec):
     """The model that ``spec`` describes, and the library's name of each of its weights."""
     axis = {name: i + 1 for i, name in enumerate(spec.dims)}
@@ -63,6 +82,7 @@ def build(spec):
             seen = (stage.causal, stage.window)
             heads = spec.num_kv_heads or spec.num_heads
             blocks.append(Block(spec.d_model, spec.num_heads, spec.mlp_ratio, axes, heads, seen))
+            blocks[-1].turned = spec.positions == "rope"
             names.append(f"layers.{layer}.attention.{i}")
             if spec.mlp_per == "stage" or i == len(spec.stages) - 1:
                 blocks.append(Block(spec.d_model, spec.num_heads, spec.mlp_ratio, None))
@@ -81,11 +101,18 @@ def step(spec, weights, x):
             for part, parameter in block.named_parameters():
                 parameter.copy_(weights[f"{name}.{part}"])
     y = x = x.clone().requires_grad_()
+    tables = {}
+    if spec.positions == "learned":
+        for i, dim in enumerate(spec.dims):
+            places = tables[f"positions.{dim}"] = weights[f"positions.{dim}"].clone()
+            shape = [1] * x.dim()
+            shape[i + 1], shape[-1] = places.shape
+            y = y + places.requires_grad_().reshape(shape)
     for block in blocks:
         y = block(y)
     loss = y.square().mean()
     loss.backward()
-    gradients = {"input": x.grad}
+    gradients = {"input": x.grad} | {name: t.grad for name, t in tables.items()}
     for name, block in table.items():
         gradients |= {f"{name}.{part}": w.grad for part, w in block.named_parameters()}
     return y.detach(), loss.item(), gradients

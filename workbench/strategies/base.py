@@ -88,6 +88,10 @@ class Strategy:
         """The layout of an attention's branch: its normalised input is re-laid, its output back."""
         return layout
 
+    def along(self, layout: Layout) -> Comm:
+        """The ranks over which ``layout`` is cut."""
+        return self.comm[layout.axis] if isinstance(self.comm, Mesh) else self.comm
+
     def enter(self, h: Stream, layout: Layout) -> Relaid:
         """Prepare the normalised input of a branch (attention or MLP)."""
         return h
