@@ -1,17 +1,8 @@
 """The models that the tests of this folder draw: one to three dims, sizes that don't divide."""
 
-import workbench as wb
+from small_spec import spec
+
 from workbench.strategies import STRATEGIES, strategies_that_run
-
-
-def spec(dims, stages, layers=1, heads=2, batch=1, mlp_per="stage", d_model=8):
-    """A small model; ``dims`` as "time=3 space=5"."""
-    sizes = {name: int(size) for name, size in (part.split("=") for part in dims.split())}
-    return wb.TransformerSpec(
-        dims=sizes, stages=stages, d_model=d_model, num_heads=heads, num_layers=layers,
-        batch=batch, mlp_per=mlp_per,
-    )  # fmt: skip
-
 
 SPECS = [
     spec("tokens=7", ("tokens",), layers=2, heads=12, d_model=24),

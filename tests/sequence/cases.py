@@ -3,6 +3,7 @@
 import collections
 import itertools
 
+from small_spec import spec
 from witness import Witness
 
 import workbench as wb
@@ -10,16 +11,6 @@ from workbench.outcome import compare
 from workbench.rank import rank_step
 from workbench.step import closed_form_bytes
 from workbench.strategies import STRATEGIES, by_name, choose_shard, strategies_that_run
-
-
-def spec(dims, stages, layers=1, heads=2, batch=1, mlp_per="stage", d_model=8):
-    """A small model; ``dims`` as "time=3 space=5"."""
-    sizes = {name: int(size) for name, size in (part.split("=") for part in dims.split())}
-    return wb.TransformerSpec(
-        dims=sizes, stages=stages, d_model=d_model, num_heads=heads, num_layers=layers,
-        batch=batch, mlp_per=mlp_per,
-    )  # fmt: skip
-
 
 SPECS = [
     spec("tokens=7", ("tokens",), layers=2, heads=12, d_model=24),
