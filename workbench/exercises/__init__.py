@@ -11,6 +11,11 @@ from workbench.exercises.many_dims import (
     check_attention_flops,
     check_sequences,
 )
+from workbench.exercises.memory import (
+    check_recomputed_bytes,
+    check_samples_that_fit,
+    check_step_flops,
+)
 from workbench.exercises.own_strategy import (
     check_by_heads,
     check_by_switch,
@@ -77,11 +82,14 @@ __all__ = [
     "check_padded_switch",
     "check_paired_mean",
     "check_peers",
+    "check_recomputed_bytes",
     "check_reshard",
     "check_ring_bytes",
     "check_runnable",
+    "check_samples_that_fit",
     "check_sent_bytes",
     "check_sequences",
+    "check_step_flops",
     "check_summed_gradients",
     "check_switch",
     "check_switch_count",

@@ -18,6 +18,7 @@ from workbench.figures.layouts import (
     layout_svg,
 )
 from workbench.figures.logs import log_timeline, memory_bars, rank_matrix, times
+from workbench.figures.memory import KIND_COLOURS, memory_caption, memory_chart, memory_svg
 from workbench.figures.schedules import (
     VARIANTS,
     own_timetable,
@@ -31,6 +32,7 @@ from workbench.figures.volumes import Volume, head_counts, volume_bars, volume_c
 
 __all__ = [
     "COLOURS",
+    "KIND_COLOURS",
     "MOST_RANKS",
     "VARIANTS",
     "Comparison",
@@ -47,6 +49,9 @@ __all__ = [
     "layout_svg",
     "log_timeline",
     "memory_bars",
+    "memory_caption",
+    "memory_chart",
+    "memory_svg",
     "own_timetable",
     "rank_colours",
     "rank_matrix",

@@ -8,6 +8,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 from workbench.widgets.explorer import Compare, compare
+from workbench.widgets.memory import MemoryExplorer, memory
 from workbench.widgets.player import LayoutPlayer, layout_player
 from workbench.widgets.schedules import Schedules, schedules
 from workbench.widgets.shown import show
@@ -15,9 +16,11 @@ from workbench.widgets.shown import show
 __all__ = [
     "Compare",
     "LayoutPlayer",
+    "MemoryExplorer",
     "Schedules",
     "compare",
     "layout_player",
+    "memory",
     "schedules",
     "show",
 ]
