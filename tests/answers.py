@@ -3,6 +3,7 @@
 import math
 
 import torch
+from answers_family import FAMILY_ANSWERS
 from answers_memory import MEMORY_ANSWERS
 from answers_own import OWN_ANSWERS
 from answers_training import TRAINING_ANSWERS
@@ -272,6 +273,7 @@ ANSWERS = {
         lambda dims, stages, heads, p: sorted(runnable(dims, stages, heads, p)),
     ),
     **MEMORY_ANSWERS,
+    **FAMILY_ANSWERS,
     **OWN_ANSWERS,
     **TRAINING_ANSWERS,
 }

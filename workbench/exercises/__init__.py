@@ -1,5 +1,11 @@
 """Exercises for the notebooks: ``check_...(answer)`` says whether an answer is right, and hints."""
 
+from workbench.exercises.family import (
+    check_causal_pairs,
+    check_group,
+    check_usp_bytes,
+    check_zigzag,
+)
 from workbench.exercises.federated import (
     check_adapter_bytes,
     check_factor_gap,
@@ -67,11 +73,13 @@ __all__ = [
     "check_attention_flops",
     "check_by_heads",
     "check_by_switch",
+    "check_causal_pairs",
     "check_dsp_bytes",
     "check_factor_gap",
     "check_fewest_bytes",
     "check_fewest_switches",
     "check_gather_elements",
+    "check_group",
     "check_join",
     "check_local_shape",
     "check_loss_part",
@@ -95,6 +103,8 @@ __all__ = [
     "check_switch_count",
     "check_switchable",
     "check_ulysses_layouts",
+    "check_usp_bytes",
     "check_weighted_mean",
+    "check_zigzag",
     "recall",
 ]

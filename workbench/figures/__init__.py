@@ -8,6 +8,14 @@ except ModuleNotFoundError as error:
         f"workbench.figures needs {error.name}: pip install 'workbench[notebooks]'"
     ) from None
 
+from workbench.figures.balance import (
+    ORDERS,
+    Balance,
+    balance,
+    balance_caption,
+    balance_chart,
+    balance_svg,
+)
 from workbench.figures.comparison import Comparison, comparison
 from workbench.figures.layouts import (
     MOST_RANKS,
@@ -19,6 +27,14 @@ from workbench.figures.layouts import (
 )
 from workbench.figures.logs import log_timeline, memory_bars, rank_matrix, times
 from workbench.figures.memory import KIND_COLOURS, memory_caption, memory_chart, memory_svg
+from workbench.figures.meshes import (
+    AxisTraffic,
+    axis_traffic,
+    groups_along,
+    mesh_caption,
+    mesh_chart,
+    mesh_svg,
+)
 from workbench.figures.schedules import (
     VARIANTS,
     own_timetable,
@@ -34,13 +50,22 @@ __all__ = [
     "COLOURS",
     "KIND_COLOURS",
     "MOST_RANKS",
+    "ORDERS",
     "VARIANTS",
+    "AxisTraffic",
+    "Balance",
     "Comparison",
     "Volume",
+    "axis_traffic",
+    "balance",
+    "balance_caption",
+    "balance_chart",
+    "balance_svg",
     "caption",
     "captioned",
     "comparison",
     "frames_of",
+    "groups_along",
     "head_counts",
     "image",
     "layout_caption",
@@ -52,6 +77,9 @@ __all__ = [
     "memory_caption",
     "memory_chart",
     "memory_svg",
+    "mesh_caption",
+    "mesh_chart",
+    "mesh_svg",
     "own_timetable",
     "rank_colours",
     "rank_matrix",

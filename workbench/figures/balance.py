@@ -54,7 +54,7 @@ class Balance:
 
 
 def balance(
-    size: int, p: int, order: Order, *, causal: bool = True, window: int | None = None
+    size: int, p: int, order: str, *, causal: bool = True, window: int | None = None
 ) -> Balance:
     """Count the blocks that the ring's own schedule has for each rank.
 
@@ -158,7 +158,5 @@ def balance_caption(found: Sequence[Balance]) -> str:
     computed = {sum(each.totals) for each in found}
     if computed != {found[0].seen}:
         counts = ", ".join(f"{each.order} {sum(each.totals):,}" for each in found)
-        text += (
-            f" Masked pairs are computed, too: {found[0].seen:,} are seen; computed are {counts}."
-        )
+        text += f" Pairs that are seen: {found[0].seen:,}; computed, masked ones too: {counts}."
     return text

@@ -8,19 +8,29 @@ except ModuleNotFoundError as error:
     ) from None
 
 from workbench.widgets.explorer import Compare, compare
+from workbench.widgets.family import (
+    BalanceExplorer,
+    MeshExplorer,
+    balance_explorer,
+    mesh_explorer,
+)
 from workbench.widgets.memory import MemoryExplorer, memory
 from workbench.widgets.player import LayoutPlayer, layout_player
 from workbench.widgets.schedules import Schedules, schedules
 from workbench.widgets.shown import show
 
 __all__ = [
+    "BalanceExplorer",
     "Compare",
     "LayoutPlayer",
     "MemoryExplorer",
+    "MeshExplorer",
     "Schedules",
+    "balance_explorer",
     "compare",
     "layout_player",
     "memory",
+    "mesh_explorer",
     "schedules",
     "show",
 ]
