@@ -12,7 +12,7 @@ from torch.utils.checkpoint import set_checkpoint_early_stop
 from workbench.dims import Stage
 from workbench.layout import Layout
 from workbench.strategies import Strategy
-from workbench.strategies.attention import KVHeads
+from workbench.strategies.attention import KVHeads, attention, fold, unfold
 from workbench.strategies.base import Stream
 from workbench.transformer import Place, TransformerSpec
 
@@ -68,6 +68,23 @@ class Attention(Branch):
         return self.leave(x, out, self.output, layout, inside)
 
 
+class CrossAttention(Branch):
+    """Each token attends to the text, which every rank has whole: nothing is sent for it."""
+
+    parts = ("query", "key", "value", "output")
+
+    def forward(self, x: Stream, layout: Layout, context: Tensor) -> Stream:
+        h = self.enter(x, layout, layout)
+        q, k, v = (
+            F.linear(t, part.weight, part.bias).unflatten(-1, (-1, self.strategy.geometry.channel))
+            for t, part in ((h, self.query), (context, self.key), (context, self.value))
+        )
+        tokens = range(1, q.dim() - 2)
+        out = attention(fold(q, tokens), k.transpose(1, 2), v.transpose(1, 2))
+        out = F.linear(unfold(out, tokens, q.shape).flatten(-2), self.output.weight)
+        return self.leave(x, out, self.output, layout, layout)
+
+
 class MLP(Branch):
     """Two linear maps with a GELU between them."""
 
@@ -87,6 +104,9 @@ class MLP(Branch):
         """The hidden units, and what they amount to before the bias."""
         h = F.gelu(F.linear(h, self.up.weight, self.up.bias))
         return F.linear(h, self.down.weight)
+
+
+_KINDS = {"attention": Attention, "cross": CrossAttention, "mlp": MLP}
 
 
 class Transformer(nn.Module):
@@ -123,8 +143,7 @@ class Transformer(nn.Module):
         part = strategy.shard_weights(weights)
         self.places = list(spec.places())
         self.branches = nn.ModuleList(
-            (MLP if place.stage is None else Attention)(part, place.name, strategy)
-            for place in self.places
+            _KINDS[place.kind](part, place.name, strategy) for place in self.places
         )
         for branch in self.branches:
             branch.selective = checkpoint == "selective"
@@ -132,8 +151,11 @@ class Transformer(nn.Module):
         tables = {d: nn.Parameter(part[f"positions.{d}"]) for d in spec.dims if _learned(spec)}
         self.positions = nn.ParameterDict(tables)
 
-    def forward(self, x: Stream) -> tuple[Tensor, Layout]:
-        """Run all layers on this rank's part of the input, laid out as ``strategy.start``."""
+    def forward(self, x: Stream, context: Tensor | None = None) -> tuple[Tensor, Layout]:
+        """Run all layers on this rank's part of the input, laid out as ``strategy.start``.
+
+        ``context`` is the text of its samples ``[B, L, M]``, where the spec has one.
+        """
         layout, upcoming = self.strategy.start, list(self.spec.stages) * self.spec.num_layers
         for dim, table in self.positions.items():
             at = places(dim, x.shape[layout.position(dim)], self.strategy, layout)
@@ -145,9 +167,9 @@ class Transformer(nn.Module):
                 x, layout = self._arrange(x, layout, block, upcoming)
             arranged = () if not inside else upcoming.copy()
             if self.checkpoint == "block":
-                x, layout = self._recomputed(x, layout, block, inside, arranged)
+                x, layout = self._recomputed(x, layout, block, inside, arranged, context)
             else:
-                x, layout = self._run(x, layout, block, False, ())
+                x, layout = self._run(x, layout, block, False, (), context)
         return x, layout
 
     def _blocks(self) -> list[list[tuple[Place, nn.Module]]]:
@@ -165,12 +187,13 @@ class Transformer(nn.Module):
         self.strategy.comm.at(place.layer, place.index)
         return self.strategy.arrange(x, layout, place.stage, upcoming)
 
-    def _run(self, x, layout, block, arrange, upcoming) -> tuple[Tensor, Layout]:
+    def _run(self, x, layout, block, arrange, upcoming, context) -> tuple[Tensor, Layout]:
         if arrange:
             x, layout = self._arrange(x, layout, block, upcoming)
         for place, branch in block:
             self.strategy.comm.at(place.layer, place.index)
-            x = branch(x, layout) if place.stage is None else branch(x, layout, place.stage)
+            given = {"attention": (place.stage,), "cross": (context,), "mlp": ()}[place.kind]
+            x = branch(x, layout, *given)
         return x, layout
 
     def _recomputed(self, *arguments) -> tuple[Tensor, Layout]:

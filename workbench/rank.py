@@ -93,6 +93,11 @@ class RankStep:
         weights = initial_weights(spec, seed=seed, dtype=dtype, device=device.type)
         self.model = Transformer(mine, self.strategy, weights, checkpoint, switch)
         x = take_shard(sample(spec, seed, dtype, device), *self.held(self.strategy.start))
+        self.context = text(spec, seed, dtype, device)
+        if self.context is not None:
+            of_rank = (self.data.rank, self.data.size)
+            rows = Layout(Dims({"batch": spec.batch, "tokens": spec.context_length}), "batch")
+            self.context = take_shard(self.context, rows, *of_rank)
         self.x = x.clone(memory_format=torch.contiguous_format).requires_grad_()
 
     def held(self, layout: Layout) -> Held:
@@ -118,13 +123,17 @@ class RankStep:
         outputs, losses, samples = [], [], len(self.x) // self.accumulate
         valid = len(self.held(self.strategy.start).layout.held("batch", 0, 1))
         for i, x in enumerate(self.x.split(samples)):
-            y, layout = self.model(x)
+            y, layout = self.model(x, self._context(i * samples, samples))
             outputs.append(y.detach())
             data = self._without_padding(y, layout)[: max(0, valid - i * samples)]
             losses.append(data.square().sum() / prod(self.spec.stream.sizes.values()))
             losses[-1].backward()
         self._sum_gradients()
         return torch.cat(outputs), layout, torch.stack(losses).sum().detach()
+
+    def _context(self, first: int, count: int) -> Tensor | None:
+        """The texts of ``count`` of this rank's samples."""
+        return None if self.context is None else self.context[first : first + count]
 
     def _without_padding(self, y: Tensor, layout: Layout) -> Tensor:
         _, rank, size = self.held(layout)
@@ -156,4 +165,15 @@ def sample(spec: TransformerSpec, seed: int, dtype: str, device: torch.device) -
         return torch.empty(shape, dtype=getattr(torch, dtype), device=device)
     # Weights use the seed as it is; the input must not repeat their numbers.
     generator = torch.Generator().manual_seed(seed + 1)
+    return torch.randn(shape, generator=generator).to(device, getattr(torch, dtype))
+
+
+def text(spec: TransformerSpec, seed: int, dtype: str, device: torch.device) -> Tensor | None:
+    """The texts of all samples ``[B, L, M]``, if the spec has any; given, so without gradient."""
+    if not spec.context_length:
+        return None
+    shape = (spec.batch, spec.context_length, spec.d_model)
+    if device.type == "meta":
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=device)
+    generator = torch.Generator().manual_seed(seed + 2)
     return torch.randn(shape, generator=generator).to(device, getattr(torch, dtype))

@@ -24,6 +24,7 @@ class Place(NamedTuple):
     layer: int
     index: int
     stage: Stage | None
+    kind: Literal["attention", "cross", "mlp"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,9 @@ class TransformerSpec(Geometry):
         How tokens know their places: not at all; by a learned table for each dim, added to the
         input; or by turning queries and keys, where the channels of a head are shared out among
         the dims of the stage.
+    context_length : int
+        Tokens of a text, the same on every rank, that all tokens attend to after each attention
+        (cross-attention); 0 for none.
     source : str
         Where the numbers are from; no part of equality.
 
@@ -58,6 +62,7 @@ class TransformerSpec(Geometry):
     num_layers: int
     mlp_per: Literal["stage", "layer"] = "stage"
     positions: Literal["none", "learned", "rope"] = "none"
+    context_length: int = 0
     source: str = field(default="", compare=False)
 
     def __post_init__(self):
@@ -67,6 +72,8 @@ class TransformerSpec(Geometry):
             raise ValueError(f"mlp_per must be 'stage' or 'layer', got {self.mlp_per!r}")
         if self.positions not in ("none", "learned", "rope"):
             raise ValueError(f"positions must be none, learned or rope, got {self.positions!r}")
+        if self.context_length:
+            check_count("context_length", self.context_length)
         for stage in self.stages:
             if self.positions == "rope" and self.channel % (2 * len(stage)):
                 raise ValueError(
@@ -81,26 +88,26 @@ class TransformerSpec(Geometry):
 
     @property
     def branches(self) -> tuple[Stage | None, ...]:
-        """All branches in order: the stage of an attention, ``None`` for an MLP."""
-        if self.mlp_per == "stage":
-            layer = tuple(branch for stage in self.stages for branch in (stage, None))
-        else:
-            layer = (*self.stages, None)
-        return layer * self.num_layers
+        """All branches in order: the stage of an attention, ``None`` for cross-attention or MLP."""
+        return tuple(stage for _, stage in self._layer()) * self.num_layers
+
+    def _layer(self) -> list[tuple[str, Stage | None]]:
+        """Kind and stage of each branch of a layer."""
+        branches = []
+        for stage in self.stages:
+            branches.append(("attention", stage))
+            branches += [("cross", None)] if self.context_length else []
+            branches += [("mlp", None)] if self.mlp_per == "stage" else []
+        return branches if self.mlp_per == "stage" else [*branches, ("mlp", None)]
 
     def places(self) -> Iterator["Place"]:
         """Where each of the `branches` stands, and the prefix of its weights' names."""
-        count = len(self.branches) // self.num_layers
         for layer in range(self.num_layers):
-            attentions = mlps = 0
-            for stage in self.branches[:count]:
-                if stage is None:
-                    mlps += 1
-                    yield Place(f"layers.{layer}.mlp.{mlps - 1}", layer, attentions - 1, stage)
-                else:
-                    attentions += 1
-                    name = f"layers.{layer}.attention.{attentions - 1}"
-                    yield Place(name, layer, attentions - 1, stage)
+            counts = {"attention": 0, "cross": 0, "mlp": 0}
+            for kind, stage in self._layer():
+                name = f"layers.{layer}.{kind}.{counts[kind]}"
+                counts[kind] += 1
+                yield Place(name, layer, counts["attention"] - 1, stage, kind)
 
     @property
     def parameters(self) -> int:
@@ -124,16 +131,19 @@ class TransformerSpec(Geometry):
         kv_width = self.kv_heads * self.channel
         projections = 4 * tokens * self.d_model * (self.d_model + kv_width)
         mlp = 4 * tokens * self.d_model * self.d_model * self.mlp_ratio
+        text = 4 * self.batch * self.context_length * self.d_model * kv_width
+        cross = text + 4 * tokens * self.d_model * (self.d_model + self.context_length)
         forward = 0
-        for stage in self.branches:
+        for kind, stage in self._layer() * self.num_layers:
             if stage is None:
-                forward += mlp
+                forward += mlp if kind == "mlp" else cross
             else:
                 length = prod(self.dims[dim] for dim in stage)
                 halved = stage.causal and stage.window is None
                 pairs = tokens * (length + 1) // 2 if halved else tokens * length
                 forward += projections + 4 * pairs * self.d_model
-        return 3 * forward
+        texts = sum(kind == "cross" for kind, _ in self._layer()) * self.num_layers
+        return 3 * forward - texts * text  # the text is given: it has no gradient
 
     def activation_bytes(self, dtype: str = "float32") -> int:
         """M: the size of the whole residual stream [bytes]."""
@@ -147,7 +157,7 @@ class TransformerSpec(Geometry):
         mlp = {"up": (hidden, m), "down": (m, hidden)}
         shapes: dict[str, tuple[int, ...]] = {}
         for place in self.places():
-            prefix, parts = place.name, mlp if place.stage is None else attention
+            prefix, parts = place.name, mlp if place.kind == "mlp" else attention
             shapes |= {f"{prefix}.norm.weight": (m,), f"{prefix}.norm.bias": (m,)}
             for name, shape in parts.items():
                 shapes |= {f"{prefix}.{name}.weight": shape, f"{prefix}.{name}.bias": shape[:1]}

@@ -56,6 +56,26 @@ class Block(nn.Module):
         )  # fmt: skip
 
 
+class Cross(nn.Module):
+    """Every token attends to the whole text, pre-norm, with a residual."""
+
+    def __init__(self, width, heads, kv_heads):
+        super().__init__()
+        self.heads, self.kv_heads = heads, kv_heads
+        narrow = width // heads * kv_heads
+        self.norm = nn.LayerNorm(width)
+        self.query, self.output = nn.Linear(width, width), nn.Linear(width, width)
+        self.key, self.value = nn.Linear(width, narrow), nn.Linear(width, narrow)
+
+    def forward(self, x, text):
+        q = self.query(self.norm(x)).flatten(1, -2).unflatten(-1, (self.heads, -1))
+        k, v = (f(text).unflatten(-1, (self.kv_heads, -1)) for f in (self.key, self.value))
+        k, v = (torch.repeat_interleave(t, self.heads // self.kv_heads, 2) for t in (k, v))
+        scores = torch.einsum("bshc,blhc->bhsl", q, k) / q.shape[-1] ** 0.5
+        out = torch.einsum("bhsl,blhc->bshc", scores.softmax(-1), v)
+        return x + self.output(out.flatten(2).reshape(x.shape))
+
+
 def rotate(t, places):
     """RoPE by complex numbers: a head's channels are shared out among the dims of the stage."""
     out = []
@@ -84,6 +104,9 @@ def build(spec):
             blocks.append(Block(spec.d_model, spec.num_heads, spec.mlp_ratio, axes, heads, seen))
             blocks[-1].turned = spec.positions == "rope"
             names.append(f"layers.{layer}.attention.{i}")
+            if spec.context_length:
+                blocks.append(Cross(spec.d_model, spec.num_heads, heads))
+                names.append(f"layers.{layer}.cross.{i}")
             if spec.mlp_per == "stage" or i == len(spec.stages) - 1:
                 blocks.append(Block(spec.d_model, spec.num_heads, spec.mlp_ratio, None))
                 names.append(f"layers.{layer}.mlp.{mlps}")
@@ -91,7 +114,7 @@ def build(spec):
     return nn.ModuleList(blocks), names
 
 
-def step(spec, weights, x):
+def step(spec, weights, x, text=None):
     """Output, loss and all gradients of one step from given weights and input."""
     blocks, names = build(spec)
     blocks = blocks.to(x.dtype)
@@ -109,7 +132,7 @@ def step(spec, weights, x):
             shape[i + 1], shape[-1] = places.shape
             y = y + places.requires_grad_().reshape(shape)
     for block in blocks:
-        y = block(y)
+        y = block(y, text) if isinstance(block, Cross) else block(y)
     loss = y.square().mean()
     loss.backward()
     gradients = {"input": x.grad} | {name: t.grad for name, t in tables.items()}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import workbench as wb
 from workbench.dims import Stage
-from workbench.rank import sample
+from workbench.rank import sample, text
 from workbench.strategies import STRATEGIES
 from workbench.transformer import initial_weights
 
@@ -21,7 +21,9 @@ BOUND = {"float64": 1e-10, "float32": 1e-5}
 @functools.cache
 def expected(model, dtype):
     weights = initial_weights(model, dtype=dtype)
-    return reference.step(model, weights, sample(model, 0, dtype, torch.device("cpu")))
+    here = torch.device("cpu")
+    inputs = (draw(model, 0, dtype, here) for draw in (sample, text))
+    return reference.step(model, weights, *inputs)
 
 
 def error(found, truth):
