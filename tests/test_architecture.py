@@ -40,7 +40,7 @@ ORDER = [
     {"outcome"},
     {"step"},
     {"conformance", "train"},
-    {"memory"},
+    {"memory", "fsdp"},
     {"cost"},
     {"watch"},
     {"trace"},

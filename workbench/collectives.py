@@ -5,7 +5,7 @@ from typing import Literal
 
 from workbench.layout import Layout
 
-Phase = Literal["forward", "backward", "gradients"]
+Phase = Literal["forward", "backward", "gradients", "weights"]
 
 #: Bytes that one of p ranks sends per byte of its input buffer, as (numerator, denominator), by
 #: bandwidth-optimal algorithms: ring or pairwise exchange; an all-reduce is a reduce-scatter
@@ -66,8 +66,9 @@ class Collective:
         Of the buffer, such as ``"float32"``.
     input_bytes, sent_bytes : int
         Size of the rank's input buffer; what the rank sends [bytes].
-    phase : {"forward", "backward", "gradients"}
-        ``"gradients"`` sums the gradients of replicated weights; the others move activations.
+    phase : {"forward", "backward", "gradients", "weights"}
+        ``"gradients"`` sums the gradients of weights, ``"weights"`` gathers weights that are cut;
+        the others move activations.
     layer, stage : int or None
         What of the model it belongs to; ``None`` for the gradients.
     before, after : Layout or None

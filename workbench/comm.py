@@ -165,6 +165,17 @@ class Comm:
             for gradient, part in zip(same, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
 
+    def gather_weights(self, whole: Tensor, part: Tensor, site: Site) -> None:
+        """Gather all ranks' parts of flat weights into ``whole``."""
+        self._record("all_gather", None, part, "weights", site)
+        dist.all_gather_single(whole, part, group=self.group)
+
+    def scatter_gradients(self, part: Tensor, whole: Tensor, site: Site) -> None:
+        """Sum flat gradients over the ranks; each keeps its part of the sum."""
+        send = whole.view(self.size, -1)
+        self._record("reduce_scatter", None, send, "gradients", site)
+        part.copy_(self._summed(send).view_as(part))
+
     def _record(self, kind, dim, x, phase, site, before=None, after=None, axis=None):
         size = x.numel() * x.element_size()
         dtype = str(x.dtype).removeprefix("torch.")
@@ -202,6 +213,10 @@ class Comm:
     def _reduce_scatter(self, x, before, after, phase, site):
         send = self._in_chunks(x, after)
         self._record("reduce_scatter", after.split, send, phase, site, before, after)
+        return self._summed(send)
+
+    def _summed(self, send):
+        """This rank's chunk of the sum over all ranks of ``send``: ``[p, ...]`` -> ``[...]``."""
         if self.group is None or dist.get_backend(self.group) == "gloo":
             # gloo's own reduce_scatter sends as much as an all-reduce: twice the optimum.
             return self._exchange(send).sum(0)

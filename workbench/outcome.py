@@ -56,6 +56,11 @@ class Step:
         """Bytes that one rank sends to sum the gradients of replicated weights."""
         return self.bytes_of("gradients")
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes that one rank sends to gather weights that FSDP has cut."""
+        return self.bytes_of("weights")
+
 
 @dataclass(frozen=True)
 class FakedStep(Step):
