@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -15,4 +16,6 @@ settings.load_profile("workbench")
 
 def pytest_configure(config):
     """Keep nbval from measuring kernels: coverage's own patch does, and two at once fail."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for a shell's background jobs
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # else children would ignore it
     config.option.cov_source = None
