@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 #: Trains for minutes: only opened, and run as far as its first explorer.
 LONG = {"30-federated-fine-tune.ipynb"}
-EXPLORER = re.compile(r"widgets\.(compare|layout_player|schedules)|(?<![\w.])traffic\(")
+EXPLORER = re.compile(r"widgets\.(compare|layout_player|schedules|memory)|(?<![\w.])traffic\(")
 
 pytestmark = [
     pytest.mark.skipif(lab.CHROMIUM is None, reason=lab.MISSING),

@@ -1,6 +1,7 @@
 """Bars of memory: lengths and numbers are those of the faked steps."""
 
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -17,12 +18,12 @@ ROWS = {
 
 
 def bars(page):
-    """Width of each bar by its name and kind, with the bytes of its tip."""
+    """Left and right of each bar by its name and kind, with the bytes of its tip."""
     drawn = {}
     for points, tip in re.findall(r'points="([^"]*)"[^>]*><title>([^<]*)</title>', page):
         xs = [float(point.split(",")[0]) for point in points.split()]
         name, size = tip.removesuffix(" B").split(": ")
-        drawn[name] = (max(xs) - min(xs), int(size.replace(",", "")))
+        drawn[name] = (min(xs), max(xs), int(size.replace(",", "")))
     return drawn
 
 
@@ -34,10 +35,14 @@ def test_bars_are_the_bytes_at_the_peak():
         for kind, size in row.held.items()
         if size
     }
-    assert {name: size for name, (_, size) in drawn.items()} == expected
-    scale = max(width / size for width, size in drawn.values())
-    for width, size in drawn.values():
-        assert width == pytest.approx(size * scale, abs=0.3)
+    assert {name: size for name, (_, _, size) in drawn.items()} == expected
+    left, right, most = max(drawn.values(), key=lambda bar: bar[2])
+    for name, row in ROWS.items():
+        mine = [drawn[f"{name}, {kind}"] for kind, size in row.held.items() if size]
+        for start, end, size in mine:
+            assert end - start == pytest.approx(size * (right - left) / most, abs=0.2)
+        for (_, end, _), (start, _, _) in pairwise(mine):
+            assert start == pytest.approx(end, abs=0.01)  # each begins where the last one ends
 
 
 def test_numbers_stand_beside_the_bars():
