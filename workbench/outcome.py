@@ -69,7 +69,8 @@ class FakedStep(Step):
     Attributes
     ----------
     flops : int
-        Matrix products and attention of one rank.
+        Matrix products and attention of rank 0. In a contiguous ring under a causal mask it has
+        the least to do.
     peak_bytes : int
         Most bytes of tensors alive at once on one rank, weights and gradients included, without
         the optimizer's state and scratch memory inside kernels. A real rank may for a moment

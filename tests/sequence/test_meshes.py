@@ -165,6 +165,7 @@ def test_neighbours_are_on_the_last_axis():
         ("dsp", {"a": 2, "b": 2}, "dsp runs along one axis"),
         ("dsp", {"sp": 0, "data": 4}, "size of mesh axis 'sp' must be an integer of at least 1"),
         ("dsp-ulysses", {"dsp": 2, "ulysses": 2}, None),
+        ("dsp-dsp", {"outer": 3, "inner": 1}, "mesh outer=3 x inner=1 has 3 ranks"),
     ],
 )
 def test_refusals_name_the_axes(name, mesh, message):
@@ -173,3 +174,8 @@ def test_refusals_name_the_axes(name, mesh, message):
         return
     with pytest.raises(ValueError, match=message):
         wb.closed_form_bytes(VIDEO, name, p=4, mesh=mesh)
+
+
+def test_a_stage_along_all_dims_is_refused_in_the_strategys_own_name():
+    with pytest.raises(ValueError, match="^dsp-dsp keeps a dim cut"):
+        wb.closed_form_bytes(SPECS[2], "dsp-dsp", p=4, mesh={"outer": 2, "inner": 2})

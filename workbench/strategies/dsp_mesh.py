@@ -48,7 +48,7 @@ class DSPxDSP(Strategy):
 
     @classmethod
     def check(cls, geometry: Geometry, p) -> None:
-        DSP.check(geometry, prod(p[axis] for axis in cls.moving))
+        DSP.check.__func__(cls, geometry, prod(p[axis] for axis in cls.moving))
 
     @classmethod
     def first_layout(cls, geometry: Geometry, places, shard: str) -> Layout:
