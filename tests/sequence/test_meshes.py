@@ -177,5 +177,5 @@ def test_refusals_name_the_axes(name, mesh, message):
 
 
 def test_a_stage_along_all_dims_is_refused_in_the_strategys_own_name():
-    with pytest.raises(ValueError, match="^dsp-dsp keeps a dim cut"):
+    with pytest.raises(ValueError, match=r"^dsp-dsp keeps a dim cut"):
         wb.closed_form_bytes(SPECS[2], "dsp-dsp", p=4, mesh={"outer": 2, "inner": 2})
