@@ -224,10 +224,10 @@ def pad_to(x: Shaped[Tensor, "..."], dim: int, size: int) -> Shaped[Tensor, "...
 
 def take_shard(x: Shaped[Tensor, "..."], layout: Layout, rank: int, p: int):
     """Cut out of the whole tensor ``x`` the padded part that ``rank`` of ``p`` holds."""
-    for name, size in zip(layout.sizes, layout.local_shape(p), strict=True):
-        dim, held = layout.position(name), layout.held(name, rank, p)
-        if len(held) < x.shape[dim] or size > x.shape[dim]:
-            x = pad_to(_entries(x, dim, held), dim, size)
+    shape, cut = layout.local_shape(p), {layout.split, *(cut.dim for cut in layout.outer)}
+    for dim, name in enumerate(layout.sizes):
+        if name in cut:
+            x = pad_to(_entries(x, dim, layout.held(name, rank, p)), dim, shape[dim])
     return x
 
 
@@ -241,9 +241,11 @@ def _entries(x: Tensor, dim: int, held: Sequence[int]) -> Tensor:
 
 def trim_shard(x: Shaped[Tensor, "..."], layout: Layout, rank: int, p: int):
     """Drop the padding of the part that ``rank`` of ``p`` holds; the inverse of `take_shard`."""
+    cut = {layout.split, *(cut.dim for cut in layout.outer)}
     for dim, name in enumerate(layout.sizes):
-        held = layout.held(name, rank, p)
-        x = x if len(held) == x.shape[dim] else x.narrow(dim, 0, len(held))
+        if name in cut:
+            held = layout.held(name, rank, p)
+            x = x if len(held) == x.shape[dim] else x.narrow(dim, 0, len(held))
     return x
 
 

@@ -104,7 +104,7 @@ class RankStep:
         """``layout`` with all samples, of which the data axis cuts some out for this rank."""
         along = self.strategy.along(layout)
         cut = Cut("batch", DATA, self.data.size, self.data.rank)
-        if layout.sizes["batch"] < self.spec.batch:
+        if cut.parts > 1 or layout.sizes["batch"] < self.spec.batch:
             outer = (cut, *layout.outer) if cut.parts > 1 else layout.outer
             sizes = Dims({**layout.sizes, "batch": self.spec.batch})
             layout = replace(layout, sizes=sizes, outer=outer)
