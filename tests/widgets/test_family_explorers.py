@@ -36,7 +36,7 @@ def test_a_strategy_of_one_axis_goes_with_data():
 def test_the_mesh_shows_refusals():
     explorer = widgets.mesh_explorer(wb.PRESETS["toy-text"])
     explorer.controls["strategy"].value = "dsp-dsp"
-    assert "Not possible: dsp keeps a dim cut" in explorer.caption.value
+    assert "Not possible: dsp-dsp keeps a dim cut" in explorer.caption.value
     assert explorer.picture.value == ""
     assert explorer.step is None
     explorer.controls["strategy"].value = "usp"
