@@ -42,10 +42,8 @@ def rank_step(
         along the axis over which the samples are cut. ``memory`` is ``checkpoint``, ``switch``
         and ``accumulate``, as of `fake_step`.
     """
-    step, seconds = (
-        RankStep(comm, spec, cls, dtype, seed, shard, local_device(), mesh, **memory),
-        [],
-    )
+    step = RankStep(comm, spec, cls, dtype, seed, shard, local_device(), mesh, **memory)
+    seconds = []
     for _ in range(repeats):
         step.reset()
         if comm.group is not None:
@@ -161,11 +159,7 @@ def _own(cls: type[Strategy], comm: Comm, grid: Mesh | None) -> Comm | Mesh:
 def sample(spec: TransformerSpec, seed: int, dtype: str, device: torch.device) -> Tensor:
     """The whole input ``[B, *dims, M]``, drawn from the seed and independent of p and strategy."""
     shape = tuple(spec.stream.sizes.values())
-    if device.type == "meta":
-        return torch.empty(shape, dtype=getattr(torch, dtype), device=device)
-    # Weights use the seed as it is; the input must not repeat their numbers.
-    generator = torch.Generator().manual_seed(seed + 1)
-    return torch.randn(shape, generator=generator).to(device, getattr(torch, dtype))
+    return _drawn(shape, seed + 1, dtype, device)
 
 
 def text(spec: TransformerSpec, seed: int, dtype: str, device: torch.device) -> Tensor | None:
@@ -173,7 +167,12 @@ def text(spec: TransformerSpec, seed: int, dtype: str, device: torch.device) -> 
     if not spec.context_length:
         return None
     shape = (spec.batch, spec.context_length, spec.d_model)
+    return _drawn(shape, seed + 2, dtype, device)
+
+
+def _drawn(shape: tuple[int, ...], seed: int, dtype: str, device: torch.device) -> Tensor:
+    """Normal numbers; weights use a step's seed as it is, and these must not repeat them."""
     if device.type == "meta":
         return torch.empty(shape, dtype=getattr(torch, dtype), device=device)
-    generator = torch.Generator().manual_seed(seed + 2)
+    generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator).to(device, getattr(torch, dtype))

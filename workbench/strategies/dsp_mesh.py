@@ -10,6 +10,7 @@ Source: Zhao et al. (2024), arXiv:2403.10266, for one axis; for two, our own.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from math import prod
 from typing import ClassVar, NamedTuple
 
@@ -20,7 +21,7 @@ from workbench.strategies.attention import Heads, KVHeads
 from workbench.strategies.base import Relaid, Strategy, Stream
 from workbench.strategies.dsp import DSP
 from workbench.strategies.schedule import free_dims
-from workbench.strategies.ulysses import Ulysses, sent_heads, trade
+from workbench.strategies.ulysses import Ulysses, by_heads, exchanged_elements
 
 
 class Place(NamedTuple):
@@ -122,22 +123,15 @@ class DSPxUlysses(DSPxDSP):
     def attend(self, q: Heads, k: KVHeads, v: KVHeads, layout: Layout, stage: Stage) -> Heads:
         if layout.outer[0].dim not in stage:
             return super().attend(q, k, v, layout, stage)
-        ulysses = self.comm["ulysses"]
         layout = layout.turned("ulysses", *self.places["dsp"])
-        copies = sent_heads(self.geometry, ulysses.size) // self.geometry.kv_heads
-        k, v = (t.repeat_interleave(copies, -2) if copies > 1 else t for t in (k, v))
-        q, k, v = (trade(t, ulysses, self.geometry, layout) for t in (q, k, v))
-        out = super().attend(q, k, v, layout, stage)
-        by_dim = self.geometry.heads(layout)
-        return ulysses.relayout(out, by_dim.with_split("heads"), by_dim)
+        attend = partial(super().attend, layout=layout, stage=stage)
+        return by_heads(q, k, v, self.comm["ulysses"], self.geometry, layout, attend)
 
     @classmethod
     def inside_elements(cls, geometry, p, layout, stage):
         if layout.outer[0].dim not in stage:
             return 0
-        ulysses, heads = p["ulysses"], geometry.num_heads
-        part = prod(layout.local_shape(p["dsp"])) // heads
-        return 2 * (heads + sent_heads(geometry, ulysses)) * part * (ulysses - 1) // ulysses
+        return exchanged_elements(geometry, p["ulysses"], prod(layout.local_shape(p["dsp"])))
 
 
 def _free(geometry: Geometry, layout: Layout, stage: Stage, upcoming: Sequence[Stage]) -> str:

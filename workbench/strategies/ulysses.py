@@ -9,7 +9,8 @@ values than ranks, copies of them are sent. ``packed`` sends q, k and v in one e
 Source: Jacobs et al. (2023), arXiv:2309.14509.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -50,34 +51,46 @@ class Ulysses(Strategy):
     def attend(self, q: Heads, k: KVHeads, v: KVHeads, layout: Layout, stage: Stage) -> Heads:
         if layout.split not in stage:
             return super().attend(q, k, v, layout, stage)
-        copies = sent_heads(self.geometry, self.comm.size) // self.geometry.kv_heads
-        k, v = (t.repeat_interleave(copies, -2) if copies > 1 else t for t in (k, v))
-        if self.packed:
-            q, k, v = self._trade_packed(q, k, v, layout)
-        else:
-            q, k, v = (trade(t, self.comm, self.geometry, layout) for t in (q, k, v))
-        out = super().attend(q, k, v, layout, stage)
-        by_dim = self.geometry.heads(layout)
-        return self.comm.relayout(out, by_dim.with_split("heads"), by_dim)
-
-    def _trade_packed(self, q: Heads, k: KVHeads, v: KVHeads, layout: Layout) -> Sequence[Tensor]:
-        """Each rank's heads of queries, keys and values go side by side, in one exchange."""
-        parts = [t.unflatten(-2, (self.comm.size, -1)) for t in (q, k, v)]
-        together = torch.cat(parts, -2).flatten(-3, -2)
-        together = trade(together, self.comm, self.geometry, layout)
-        return together.split([part.shape[-2] for part in parts], -2)
+        attend = partial(super().attend, layout=layout, stage=stage)
+        return by_heads(q, k, v, self.comm, self.geometry, layout, attend, self.packed)
 
     @classmethod
     def forward_elements(cls, geometry, p, shard, branches):
         crossing = sum(stage is not None and shard in stage for stage in branches)
-        heads = 2 * geometry.num_heads + 2 * sent_heads(geometry, p)
-        part = geometry.local_elements(shard, p) // geometry.num_heads
-        return crossing * heads * (p - 1) * part // p
+        return crossing * exchanged_elements(geometry, p, geometry.local_elements(shard, p))
 
 
 def sent_heads(geometry: Geometry, p: int) -> int:
     """Heads of keys that travel: each rank needs one, so fewer than ``p`` are copied."""
     return max(geometry.kv_heads, p)
+
+
+def exchanged_elements(geometry: Geometry, p: int, part: int) -> int:
+    """What a rank with ``part`` elements of the stream sends of q, k, v and o, there and back."""
+    heads = 2 * (geometry.num_heads + sent_heads(geometry, p))
+    return heads * (part // geometry.num_heads) * (p - 1) // p
+
+
+def by_heads(
+    q: Heads, k: KVHeads, v: KVHeads, comm: Comm, geometry: Geometry, layout: Layout,
+    attend: Callable[..., Tensor], packed: bool = False,
+) -> Heads:  # fmt: skip
+    """Run ``attend(q, k, v)`` with heads cut over ``comm`` in place of the dim of ``layout``."""
+    copies = sent_heads(geometry, comm.size) // geometry.kv_heads
+    k, v = (t.repeat_interleave(copies, -2) if copies > 1 else t for t in (k, v))
+    if packed:
+        q, k, v = trade_packed((q, k, v), comm, geometry, layout)
+    else:
+        q, k, v = (trade(t, comm, geometry, layout) for t in (q, k, v))
+    by_dim = geometry.heads(layout)
+    return comm.relayout(attend(q, k, v), by_dim.with_split("heads"), by_dim)
+
+
+def trade_packed(qkv: Sequence[Tensor], comm: Comm, geometry: Geometry, layout: Layout):
+    """Each rank's heads of queries, keys and values go side by side, in one exchange."""
+    parts = [t.unflatten(-2, (comm.size, -1)) for t in qkv]
+    together = trade(torch.cat(parts, -2).flatten(-3, -2), comm, geometry, layout)
+    return together.split([part.shape[-2] for part in parts], -2)
 
 
 def trade(t: KVHeads, comm: Comm, geometry: Geometry, layout: Layout) -> Tensor:

@@ -10,6 +10,7 @@ Sources: Fang & Zhao (2024), arXiv:2405.07719; Gu et al. (2024), arXiv:2406.1848
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 from workbench.dims import Stage
@@ -18,7 +19,7 @@ from workbench.layout import Cut, Layout, shard_size
 from workbench.strategies.attention import Heads, KVHeads
 from workbench.strategies.base import Strategy
 from workbench.strategies.ring import ring_attention
-from workbench.strategies.ulysses import Ulysses, sent_heads, trade
+from workbench.strategies.ulysses import Ulysses, by_heads, exchanged_elements, sent_heads
 
 
 class USP(Strategy):
@@ -46,16 +47,12 @@ class USP(Strategy):
         if layout.split not in stage:
             return super().attend(q, k, v, layout, stage)
         ulysses, ring = self.comm["ulysses"], self.comm["ring"]
-        copies = sent_heads(self.geometry, ulysses.size) // self.geometry.kv_heads
-        k, v = (t.repeat_interleave(copies, -2) if copies > 1 else t for t in (k, v))
-        q, k, v = (trade(t, ulysses, self.geometry, layout) for t in (q, k, v))
+        attend = partial(super().attend, layout=layout, stage=stage)
         if ring.size > 1:
             along = Layout(layout.sizes, layout.split, axis="ring", order=self.order)
-            out = ring_attention(q, k, v, ring, self.geometry, along, stage)
-        else:
-            out = super().attend(q, k, v, layout, stage)
-        by_dim = self.geometry.heads(layout)
-        return ulysses.relayout(out, by_dim.with_split("heads"), by_dim)
+            given = {"comm": ring, "geometry": self.geometry, "layout": along, "stage": stage}
+            attend = partial(ring_attention, **given)
+        return by_heads(q, k, v, ulysses, self.geometry, layout, attend)
 
     @classmethod
     def forward_elements(cls, geometry, p, shard, branches):
@@ -77,6 +74,6 @@ class USP(Strategy):
         length = shard_size(geometry.dims[shard], ring, cls.order)
         others = geometry.local_elements(shard, geometry.dims[shard]) // geometry.num_heads
         heads = sent_heads(geometry, ulysses)
-        part = shard_size(length, ulysses) * others
-        exchanged = 2 * (geometry.num_heads + heads) * part * (ulysses - 1) // ulysses
+        part = shard_size(length, ulysses) * others * geometry.num_heads
+        exchanged = exchanged_elements(geometry, ulysses, part)
         return exchanged, 2 * heads // ulysses * length * others
