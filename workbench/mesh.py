@@ -1,6 +1,6 @@
 """Ranks as a grid: which of them communicate along which axis."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import prod
 
 import torch.distributed as dist
@@ -89,14 +89,6 @@ class Mesh:
         """As `Comm.again`."""
         return self.world.again()
 
-    def site(self):
-        """As `Comm.site`."""
-        return self.world.site()
-
     def relayout(self, x: Tensor, before, after) -> Tensor:
         """Turn one layout into another along the axis that both name."""
         return x if before == after else self.axes[after.axis].relayout(x, before, after)
-
-    def sum_gradients(self, gradients: Iterable[Tensor]) -> None:
-        """Sum gradients over all ranks, in place."""
-        self.world.sum_gradients(gradients)
