@@ -12,10 +12,14 @@ from workbench.layout import shard_size
 from workbench.strategies import Strategy, choose_shard, ranks_of, select
 from workbench.transformer import TransformerSpec
 
+#: What `closed_form_bytes` can be asked for.
+PHASES = (None, "forward", "backward", "gradients", "weights")
 #: dtypes that a step runs in.
 DTYPES = ("float32", "bfloat16", "float64")
 #: What a checkpointed backward computes again, and where the switches are.
 CHECKPOINTS, SWITCHES = ("none", "block", "selective"), ("inside", "outside")
+#: Are weights cut over the ranks, and are they kept whole between forward and backward?
+FSDP = (False, True, "keep")
 
 
 def closed_form_bytes(
@@ -30,31 +34,37 @@ def closed_form_bytes(
     checkpoint: str = "none",
     switch: str = "inside",
     accumulate: int = 1,
+    fsdp: bool | str = False,
     **options,
 ) -> int:
     """Bytes that one rank sends in one training step, by formula.
 
     Parameters
     ----------
-    spec, strategy, p, dtype, shard, mesh, checkpoint, switch, accumulate, **options
+    spec, strategy, p, dtype, shard, mesh, checkpoint, switch, accumulate, fsdp, **options
         As for `fake_step`.
-    phase : {None, "forward", "backward", "gradients"}
+    phase : {None, "forward", "backward", "gradients", "weights"}
         ``None`` is forward + backward: what moves activations. ``"gradients"`` is the all-reduce
-        of replicated weights' gradients, as one flat bucket.
+        of replicated weights' gradients, as one flat bucket; with FSDP, with W the bytes of all
+        weights and f = (p-1)/p, it is the reduce-scatter of all gradients, fW. ``"weights"`` is
+        FSDP's gathers, 2fW, or fW if weights are kept. FSDP's are per part of the batch, and pad
+        the first dim of each weight to a multiple of p.
 
     Raises
     ------
     ValueError
         If the strategy can't run this, or the phase is unknown.
     """
-    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate}
+    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": fsdp}
     cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
     ranks, data = ranks_of(cls, p, mesh)
-    if phase not in (None, "forward", "backward", "gradients"):
-        raise ValueError(f"phase must be None, 'forward', 'backward' or 'gradients', got {phase!r}")
+    if phase not in PHASES:
+        raise ValueError(f"phase must be one of {', '.join(map(repr, PHASES))}; got {phase!r}")
     if p == 1:
         return 0
     itemsize = getattr(torch, dtype).itemsize
+    if phase == "weights" or (fsdp and phase == "gradients"):
+        return _fsdp_bytes(spec, p, phase, fsdp, itemsize) * accumulate
     if phase == "gradients":
         return _gradient_bytes(spec, cls, ranks, data, itemsize)
     if ranks == 1:
@@ -85,16 +95,30 @@ def _gradient_bytes(spec, cls, ranks, data: int, itemsize: int) -> int:
     )
 
 
+def _fsdp_bytes(spec, p: int, phase: str, fsdp: bool | str, itemsize: int) -> int:
+    """Each branch's weights are gathered ahead of its forward and backward; gradients go once."""
+    part = sum(times * shard_size(shape[0], p) * prod(shape[1:])
+               for _, shape, times in spec.weight_counts()) * itemsize  # fmt: skip
+    if phase == "gradients":
+        return sent_bytes("reduce_scatter", part * p, p)
+    gathers = {False: 0, True: 2, "keep": 1}[fsdp]
+    return gathers * sent_bytes("all_gather", part, p)
+
+
 def prepared(
     spec, strategy, p, dtype, shard, mesh, memory, options
 ) -> tuple[type[Strategy], str | None]:
     """The strategy's class and the dim that is cut first; ValueError if it can't run this."""
     chosen = {"dtype": dtype, **memory}
-    for name, allowed in (("dtype", DTYPES), ("checkpoint", CHECKPOINTS), ("switch", SWITCHES)):
+    known = {"dtype": DTYPES, "checkpoint": CHECKPOINTS, "switch": SWITCHES, "fsdp": FSDP}
+    for name, allowed in known.items():
         if chosen[name] not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {chosen[name]!r}")
+            names = ", ".join(map(str, allowed))
+            raise ValueError(f"{name} must be one of {names}; got {chosen[name]!r}")
     cls = select(strategy, spec, p, mesh, **options)
     ranks, data = ranks_of(cls, p, mesh)
+    if memory["fsdp"]:
+        _check_fsdp(cls, p, ranks)
     check_count("accumulate", memory["accumulate"])
     mine = replace(spec, batch=shard_size(spec.batch, data))
     if mine.batch % memory["accumulate"]:
@@ -103,3 +127,13 @@ def prepared(
             "that all parts of a step have the same shape"
         )
     return cls, choose_shard(cls, mine, ranks, spec.branches, shard)
+
+
+def _check_fsdp(cls: type[Strategy], p: int, ranks) -> None:
+    alone = p == 1 or ranks == 1
+    if not alone and (cls.cut_weights or not cls.cuts_sequence):
+        raise ValueError(
+            "FSDP cuts weights that each rank holds whole while tokens or samples are cut; "
+            f"{cls.name} on {ranks} ranks cuts weights itself. Strategies that do not: ulysses, "
+            "ring, dsp and their meshes; and any strategy whose mesh has a data axis only"
+        )

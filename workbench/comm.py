@@ -167,13 +167,14 @@ class Comm:
 
     def gather_weights(self, whole: Tensor, part: Tensor, site: Site) -> None:
         """Gather all ranks' parts of flat weights into ``whole``."""
-        self._record("all_gather", None, part, "weights", site)
-        dist.all_gather_single(whole, part, group=self.group)
+        self._record("all_gather", None, part, "weights", site, axis="*")
+        if self.group is not None:
+            dist.all_gather_single(whole, part, group=self.group)
 
     def scatter_gradients(self, part: Tensor, whole: Tensor, site: Site) -> None:
         """Sum flat gradients over the ranks; each keeps its part of the sum."""
         send = whole.view(self.size, -1)
-        self._record("reduce_scatter", None, send, "gradients", site)
+        self._record("reduce_scatter", None, send, "gradients", site, axis="*")
         part.copy_(self._summed(send).view_as(part))
 
     def _record(self, kind, dim, x, phase, site, before=None, after=None, axis=None):

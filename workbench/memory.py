@@ -59,7 +59,7 @@ def at_peak(
     >>> found.held["weights"] == 4 * PRESETS["toy-video"].parameters
     True
     """
-    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate}
+    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": False}
     cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
 
     def on_rank(rank, comm):
@@ -92,26 +92,26 @@ class _Kinds(Meter):
         weights = [weight for _, weight in step.model.named_weights()]
         super().__init__(weights)
         self.kind = "activations"
-        self._see(step.x)
+        self._see(step.x.untyped_storage())
         # Hooks live as long as the weights; they must not keep the meter alive.
         here = weakref.ref(self)
         for weight in weights:
             weight.register_post_accumulate_grad_hook(lambda w: here()._is_gradient(w.grad))
 
-    def _see(self, tensor: Tensor) -> None:
+    def _see(self, storage: torch.UntypedStorage) -> None:
         before = self.live_bytes
         peak = self.peak_bytes
-        super()._see(tensor)
+        super()._see(storage)
         if self.live_bytes > before:
-            self._kind_of[tensor.untyped_storage()._cdata] = self.kind
+            self._kind_of[storage._cdata] = self.kind
             self.live[self.kind] += self.live_bytes - before
         if self.peak_bytes > peak:
             self.at_peak = self.live.copy()
 
     def _is_gradient(self, gradient: Tensor) -> None:
-        self._see(gradient)
-        key = gradient.untyped_storage()._cdata
-        size = gradient.untyped_storage().nbytes()
+        storage = gradient.untyped_storage()
+        self._see(storage)
+        key, size = storage._cdata, storage.nbytes()
         self.live[self._kind_of[key]] -= size
         self._kind_of[key] = "gradients"
         self.live["gradients"] += size

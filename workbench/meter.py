@@ -4,9 +4,15 @@ import weakref
 from collections.abc import Iterable
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
+
+
+def _stored(tensor: torch.Tensor) -> torch.Tensor:
+    """What a rank holds: of a tensor that is cut over the ranks its own part."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 class Meter(TorchDispatchMode):
@@ -31,7 +37,22 @@ class Meter(TorchDispatchMode):
         self.flops = self.live_bytes = self.peak_bytes = 0
         self._seen: dict[int, weakref.finalize] = {}
         for tensor in held:
-            self._see(tensor)
+            self._see(_stored(tensor).untyped_storage())
+
+    def __enter__(self):
+        # FSDP lets go of weights, and takes them back, by resizing their storage: no torch op.
+        self._resize = resize = torch.UntypedStorage.resize_
+
+        def resize_and_tell(storage, size):
+            resize(storage, size)
+            self._resized(storage)
+
+        torch.UntypedStorage.resize_ = resize_and_tell
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        torch.UntypedStorage.resize_ = self._resize
+        return super().__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -40,11 +61,10 @@ class Meter(TorchDispatchMode):
             self.flops += formula(*args, **(kwargs or {}), out_val=out)
         for value in tree_iter(out):
             if isinstance(value, torch.Tensor):
-                self._see(value)
+                self._see(_stored(value).untyped_storage())
         return out
 
-    def _see(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
+    def _see(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
         if key not in self._seen:
             size = storage.nbytes()
@@ -52,6 +72,12 @@ class Meter(TorchDispatchMode):
             self._seen[key].atexit = False
             self.live_bytes += size
             self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+
+    def _resized(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata in self._seen:
+            _, gone, args, _ = self._seen[storage._cdata].detach()
+            gone(*args)
+            self._see(storage)
 
     def _gone(self, key: int, size: int) -> None:
         del self._seen[key]

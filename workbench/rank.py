@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from workbench.comm import Comm
 from workbench.dims import Dims
+from workbench.fsdp import cut
 from workbench.launch import local_device
 from workbench.layout import Cut, Layout, shard_size, take_shard, trim_shard
 from workbench.mesh import DATA, Mesh
@@ -39,8 +41,8 @@ def rank_step(
         ``output`` and ``layout``, ``loss`` (this rank's part), ``gradients`` (of this rank's part
         of the input and weights), ``start`` (the input's layout), ``log``, ``seconds`` (a list).
         Layouts come as `Held`. ``part`` is the rank along the strategy's axis, ``data`` that
-        along the axis over which the samples are cut. ``memory`` is ``checkpoint``, ``switch``
-        and ``accumulate``, as of `fake_step`.
+        along the axis over which the samples are cut. ``memory`` is ``checkpoint``, ``switch``,
+        ``accumulate`` and ``fsdp``, as of `fake_step`.
     """
     step = RankStep(comm, spec, cls, dtype, seed, shard, local_device(), mesh, **memory)
     seconds = []
@@ -57,13 +59,18 @@ def rank_step(
         "output": y.detach().cpu(),
         "layout": step.held(layout),
         "loss": loss.item(),
-        "gradients": {name: t.grad.cpu() for name, t in step.leaves()},
+        "gradients": {name: whole(t.grad).cpu() for name, t in step.leaves()},
         "start": step.held(step.strategy.start),
         "part": step.strategy.comm.rank,
         "data": step.data.rank,
         "log": comm.log,
         "seconds": seconds,
     }
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that FSDP has cut over the ranks, and any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 class Held(NamedTuple):
@@ -79,10 +86,11 @@ class RankStep:
 
     def __init__(
         self, comm, spec, cls, dtype, seed, shard, device, mesh=None,
-        *, checkpoint="none", switch="inside", accumulate=1,
+        *, checkpoint="none", switch="inside", accumulate=1, fsdp=False,
     ):  # fmt: skip
         ranks, data = ranks_of(cls, comm.size, mesh)
         self.world, self.spec, self.accumulate = comm, spec, accumulate
+        self.fsdp = fsdp and comm.size > 1
         grid = Mesh(comm, mesh) if mesh else None
         self.data = grid[DATA] if data > 1 else comm.beside(DATA, 1, 0, None)
         mine = replace(spec, batch=shard_size(spec.batch, data) // accumulate)
@@ -97,6 +105,8 @@ class RankStep:
             rows = Layout(Dims({"batch": spec.batch, "tokens": spec.context_length}), "batch")
             self.context = take_shard(self.context, rows, *of_rank)
         self.x = x.clone(memory_format=torch.contiguous_format).requires_grad_()
+        if self.fsdp:
+            cut(self.model, comm, keep_gathered=fsdp == "keep")
 
     def held(self, layout: Layout) -> Held:
         """``layout`` with all samples, of which the data axis cuts some out for this rank."""
@@ -138,7 +148,12 @@ class RankStep:
         return trim_shard(y, layout, rank, size)
 
     def _sum_gradients(self) -> None:
-        """Over all ranks for weights that each used on other tokens, else over the data axis."""
+        """Over all ranks for weights that each used on other tokens, else over the data axis.
+
+        FSDP has done so during the backward.
+        """
+        if self.fsdp:
+            return
         everywhere, along_data = [], []
         for name, weight in self.model.named_weights():
             replicated = self.strategy.cut_dim(name) is None

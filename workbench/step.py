@@ -9,7 +9,9 @@ from dataclasses import replace
 import torch
 
 from workbench.closed_form import DTYPES, closed_form_bytes, prepared
+from workbench.comm import Comm
 from workbench.dims import check_count
+from workbench.fsdp import faked
 from workbench.launch import run_fake, run_local, run_torchrun
 from workbench.meter import Meter
 from workbench.outcome import FakedStep, RealStep, compare
@@ -31,6 +33,7 @@ def fake_step(
     checkpoint: str = "none",
     switch: str = "inside",
     accumulate: int = 1,
+    fsdp: bool | str = False,
     **options,
 ) -> FakedStep:
     """Go through one training step of rank 0 on meta tensors; any ``p``, nothing is sent.
@@ -60,6 +63,11 @@ def fake_step(
         Is the re-layout ahead of an attention inside its checkpointed block?
     accumulate : int
         Parts that the batch is cut into, one after another; weights' gradients are summed once.
+    fsdp : {False, True, "keep"}
+        Cut weights and their gradients over all ranks, too (ZeRO's third stage, by torch's FSDP):
+        ``weight_bytes`` are gathers ahead of each branch's forward and backward, and gradients
+        are scattered as they are summed. ``"keep"`` keeps a branch's weights whole in between.
+        For strategies whose ranks hold all weights otherwise.
     **options
         Values of the strategy's own options, as ``wb.STRATEGIES[strategy].options`` lists them.
 
@@ -75,16 +83,21 @@ def fake_step(
     >>> faked.forward_bytes == closed_form_bytes(PRESETS["toy-video"], "dsp", p=4, phase="forward")
     True
     """
-    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate}
+    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": fsdp}
     cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
+    sharded = fsdp and p > 1
 
     def on_rank(rank, comm):
-        step = RankStep(comm, spec, cls, dtype, seed, shard, torch.device("meta"), mesh, **memory)
+        device = torch.device("cpu" if sharded else "meta")
+        step = RankStep(comm, spec, cls, dtype, seed, shard, device, mesh, **memory)
         with Meter(leaf for _, leaf in step.leaves()) as meter:
             step.run()
         return FakedStep(cls.name, p, dtype, shard, comm.log, meter.flops, meter.peak_bytes)
 
-    return run_fake(on_rank, p)
+    if not sharded:
+        return run_fake(on_rank, p)
+    with faked(p):
+        return on_rank(0, Comm(p))
 
 
 def run_step(
@@ -99,6 +112,7 @@ def run_step(
     checkpoint: str = "none",
     switch: str = "inside",
     accumulate: int = 1,
+    fsdp: bool | str = False,
     repeats: int = 1,
     threads: int = 1,
     timeout_s: float = 300.0,
@@ -108,7 +122,7 @@ def run_step(
 
     Parameters
     ----------
-    spec, strategy, p, dtype, seed, shard, mesh, checkpoint, switch, accumulate, **options
+    spec, strategy, p, dtype, seed, shard, mesh, checkpoint, switch, accumulate, fsdp, **options
         As for `fake_step`. Weights and input are drawn from ``seed``, the same for every
         strategy and ``p``.
     repeats : int
@@ -124,7 +138,7 @@ def run_step(
         As `run_local`.
     """
     check_count("repeats", repeats)
-    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate}
+    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": fsdp}
     cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
     started = time.perf_counter()
     ranks = run_local(
@@ -148,13 +162,14 @@ def torchrun_step(
     checkpoint: str = "none",
     switch: str = "inside",
     accumulate: int = 1,
+    fsdp: bool | str = False,
     repeats: int = 1,
     **options,
 ) -> RealStep | None:
     """`run_step` on the ranks that torchrun has started; the result on rank 0, else None."""
     p = int(os.environ["WORLD_SIZE"])
     check_count("repeats", repeats)
-    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate}
+    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": fsdp}
     cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
     started = time.perf_counter()
     ranks = run_torchrun(
