@@ -116,6 +116,12 @@ def prepared(
             names = ", ".join(map(str, allowed))
             raise ValueError(f"{name} must be one of {names}; got {chosen[name]!r}")
     cls = select(strategy, spec, p, mesh, **options)
+    if cls.regather and memory["checkpoint"] == "selective":
+        raise ValueError(
+            f"checkpoint='selective' computes hidden units again from a gathered input, without "
+            f"sending anything, and {cls.name} with regather=True keeps no such input; take "
+            "checkpoint='none' or 'block', or regather=False"
+        )
     ranks, data = ranks_of(cls, p, mesh)
     if memory["fsdp"]:
         _check_fsdp(cls, p, ranks)

@@ -24,6 +24,9 @@ class Affine(nn.Module):
         super().__init__()
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
 
+    def pair(self) -> tuple[Tensor, Tensor]:
+        return self.weight, self.bias
+
 
 class Branch(nn.Module):
     """What attention and MLP share: a norm before, a residual around."""
@@ -38,8 +41,8 @@ class Branch(nn.Module):
             self.add_module(part, Affine(*pair))
 
     def enter(self, x: Stream, layout: Layout, inside: Layout) -> Tensor:
-        h = F.layer_norm(x, x.shape[-1:], self.norm.weight, self.norm.bias)
-        return self.strategy.enter(self.strategy.comm.relayout(h, layout, inside), inside)
+        h = F.layer_norm(x, x.shape[-1:], *self.norm.pair())
+        return self.strategy.comm.relayout(h, layout, inside)
 
     def leave(self, x: Stream, h: Tensor, last: Affine, layout: Layout, inside: Layout) -> Tensor:
         h = self.strategy.leave(h, inside)
@@ -56,11 +59,9 @@ class Attention(Branch):
     def forward(self, x: Stream, layout: Layout, stage: Stage) -> Stream:
         inside = self.strategy.inside(layout, stage)
         h = self.enter(x, layout, inside)
-        width = self.strategy.geometry.channel
-        q, k, v = (
-            F.linear(h, part.weight, part.bias).unflatten(-1, (-1, width))
-            for part in (self.query, self.key, self.value)
-        )
+        width, maps = self.strategy.geometry.channel, (self.query, self.key, self.value)
+        projected = self.strategy.project(h, inside, *(part.pair() for part in maps))
+        q, k, v = (t.unflatten(-1, (-1, width)) for t in projected)
         if self.turned:
             q, k = (turn(t, stage, self.strategy, inside) for t in (q, k))
         out = self.strategy.attend(q, k, v, inside, stage)
@@ -74,11 +75,10 @@ class CrossAttention(Branch):
     parts = ("query", "key", "value", "output")
 
     def forward(self, x: Stream, layout: Layout, context: Tensor) -> Stream:
-        h = self.enter(x, layout, layout)
-        q, k, v = (
-            F.linear(t, part.weight, part.bias).unflatten(-1, (-1, self.strategy.geometry.channel))
-            for t, part in ((h, self.query), (context, self.key), (context, self.value))
-        )
+        h, width = self.enter(x, layout, layout), self.strategy.geometry.channel
+        (q,) = self.strategy.project(h, layout, self.query.pair())
+        k, v = (F.linear(context, *part.pair()) for part in (self.key, self.value))
+        q, k, v = (t.unflatten(-1, (-1, width)) for t in (q, k, v))
         tokens = range(1, q.dim() - 2)
         out = attention(fold(q, tokens), k.transpose(1, 2), v.transpose(1, 2))
         out = F.linear(unfold(out, tokens, q.shape).flatten(-2), self.output.weight)
@@ -95,15 +95,19 @@ class MLP(Branch):
     def forward(self, x: Stream, layout: Layout) -> Stream:
         h = self.enter(x, layout, layout)
         if self.selective:
+            h = self.strategy.enter(h, layout)
             h = recompute(self.hidden, h, use_reentrant=False, preserve_rng_state=False)
         else:
-            h = self.hidden(h)
+            h = self.amount(*self.strategy.project(h, layout, self.up.pair()))
         return self.leave(x, h, self.down, layout, layout)
 
     def hidden(self, h: Tensor) -> Tensor:
         """The hidden units, and what they amount to before the bias."""
-        h = F.gelu(F.linear(h, self.up.weight, self.up.bias))
-        return F.linear(h, self.down.weight)
+        return self.amount(F.linear(h, *self.up.pair()))
+
+    def amount(self, h: Tensor) -> Tensor:
+        """What hidden units amount to before the bias."""
+        return F.linear(F.gelu(h), self.down.weight)
 
 
 _KINDS = {"attention": Attention, "cross": CrossAttention, "mlp": MLP}

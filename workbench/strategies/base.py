@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -40,6 +41,8 @@ class Strategy:
     source: ClassVar[str] = "one device; the reference"
     #: Is a dim of the residual stream cut?
     cuts_sequence: ClassVar[bool] = False
+    #: Does the backward gather a branch's input again, rather than keep it gathered?
+    regather: ClassVar[bool] = False
     #: The axes of the mesh that it needs; a strategy of one axis calls it as it likes.
     axes: ClassVar[tuple[str, ...]] = ()
     #: What can be chosen: name -> its values, the default first. Each is a class attribute, too.
@@ -95,6 +98,11 @@ class Strategy:
     def enter(self, h: Stream, layout: Layout) -> Relaid:
         """Prepare the normalised input of a branch (attention or MLP)."""
         return h
+
+    def project(self, h: Stream, layout: Layout, *maps: tuple[Tensor, Tensor]) -> list[Tensor]:
+        """`enter` and then a branch's first linear maps, each a weight and a bias."""
+        h = self.enter(h, layout)
+        return [F.linear(h, weight, bias) for weight, bias in maps]
 
     def attend(self, q: Heads, k: KVHeads, v: KVHeads, layout: Layout, stage: Stage) -> Heads:
         """Softmax attention along the dims of ``stage``; the other dims are batch."""
