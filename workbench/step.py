@@ -4,6 +4,7 @@ import argparse
 import os
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -12,7 +13,7 @@ from workbench.closed_form import DTYPES, closed_form_bytes, prepared
 from workbench.comm import Comm
 from workbench.dims import check_count
 from workbench.fsdp import faked
-from workbench.launch import run_fake, run_local, run_torchrun
+from workbench.launch import run_local, run_torchrun
 from workbench.meter import Meter
 from workbench.outcome import FakedStep, RealStep, compare
 from workbench.rank import RankStep, rank_step
@@ -94,9 +95,7 @@ def fake_step(
             step.run()
         return FakedStep(cls.name, p, dtype, shard, comm.log, meter.flops, meter.peak_bytes)
 
-    if not sharded:
-        return run_fake(on_rank, p)
-    with faked(p):
+    with faked(p) if sharded else nullcontext():
         return on_rank(0, Comm(p))
 
 

@@ -262,10 +262,13 @@ def initial_weights(
     Matrices are normal with variance 1 / fan-in. Biases and norms are small random numbers too,
     rather than 0 and 1, so that a mistake in one of them shows. On ``"meta"``: shapes only.
     """
-    generator = None if device == "meta" else torch.Generator().manual_seed(seed)
-    weights = {}
-    for name, shape in spec.weight_shapes().items():
-        w = torch.randn(shape, generator=generator, device="meta" if device == "meta" else "cpu")
+    shapes, weights = spec.weight_shapes(), {}
+    if device == "meta":
+        of = {"dtype": getattr(torch, dtype), "device": device}
+        return {name: torch.empty(shape, **of) for name, shape in shapes.items()}
+    generator = torch.Generator().manual_seed(seed)
+    for name, shape in shapes.items():
+        w = torch.randn(shape, generator=generator)
         w *= shape[-1] ** -0.5 if len(shape) == 2 else 0.1
         if name.endswith("norm.weight"):
             w += 1

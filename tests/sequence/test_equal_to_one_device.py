@@ -43,17 +43,18 @@ def hold(case, step, dtype, bound=None):
     assert step.max_error <= bound
     assert step.grad_error <= bound
     options = {"p": step.p, "dtype": dtype, "shard": shard}
-    faked = wb.fake_step(model, name, **options)
-    assert faked.log == step.log, case
-    assert counted(faked) == counted(step) == closed_forms(model, name, **options), case
+    if dtype == "float64":
+        assert wb.fake_step(model, name, **options).log == step.log, case
+    assert counted(step) == closed_forms(model, name, **options), case
     assert closed_forms(model, name, **options)[:2] == [step.forward_bytes, step.backward_bytes]
     assert wb.closed_form_bytes(model, name, **options) == step.sent_bytes
 
 
 @pytest.mark.parametrize(("p", "dtype"), GRID)
 def test_table_of_cases(p, dtype):
-    # Which dim is cut first changes no rounding: the choices are gone through in one dtype.
-    cases = list(combinations(p, every_shard=dtype == "float64"))
+    # Which dim is cut first changes no rounding, and no dtype the order of collectives: the choices
+    # are gone through in one dtype, for the p that divides fewest sizes.
+    cases = list(combinations(p, every_shard=dtype == "float64" and p == 3))
     for case, step in zip(cases, run_all(cases, p, dtype), strict=True):
         hold(case, step, dtype)
 
