@@ -72,6 +72,8 @@ def closed_form_bytes(
     mine = replace(spec, batch=shard_size(spec.batch, data) // accumulate)
     given = (mine, ranks, shard, spec.branches)
     sent = {"forward": cls.forward_elements(*given), "backward": cls.backward_elements(*given)}
+    for name, elements in zip(sent, cls.text_elements(mine, ranks, spec.branches), strict=True):
+        sent[name] += elements
     if checkpoint == "block":
         sent["backward"] += sent["forward"]
         sent["backward"] -= cls.arranged_elements(*given) if switch == "outside" else 0

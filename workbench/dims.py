@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 #: Names that every activation has besides the spec's own dims.
-RESERVED = ("batch", "model", "heads", "channel")
+RESERVED = ("batch", "model", "heads", "channel", "context")
 
 
 class Dims(Mapping):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from workbench.dims import Dims, Stage, check_count, check_dims
 from workbench.layout import Layout, Order, shard_size
@@ -26,6 +27,12 @@ class Geometry:
         Samples in one step.
     mlp_ratio : int
         Width of the MLP's hidden layer / ``d_model``.
+    context_length : int
+        Tokens of a text that all tokens attend to after each attention (cross-attention); 0 for
+        none.
+    context : {"replicated", "sharded"}
+        Every rank has the whole text; or its tokens are cut over the strategy's ranks, which
+        gather it for each cross-attention.
     """
 
     dims: Mapping[str, int]
@@ -35,6 +42,8 @@ class Geometry:
     num_kv_heads: int | None = None
     batch: int = 1
     mlp_ratio: int = 4
+    context_length: int = 0
+    context: Literal["replicated", "sharded"] = "replicated"
 
     def __post_init__(self):
         stages = tuple(Stage(stage) for stage in self.stages)
@@ -43,6 +52,10 @@ class Geometry:
         check_dims(self.dims, stages)
         for name in ("d_model", "num_heads", "batch", "mlp_ratio"):
             check_count(name, getattr(self, name))
+        if self.context_length:
+            check_count("context_length", self.context_length)
+        if self.context not in ("replicated", "sharded"):
+            raise ValueError(f"context must be 'replicated' or 'sharded', got {self.context!r}")
         if self.num_kv_heads is not None:
             check_count("num_kv_heads", self.num_kv_heads)
         if self.num_heads % self.kv_heads:
@@ -61,6 +74,12 @@ class Geometry:
     def stream(self) -> Layout:
         """The residual stream ``[B, *dims, M]``, whole."""
         return Layout(Dims({"batch": self.batch, **self.dims, "model": self.d_model}))
+
+    @property
+    def text(self) -> Layout:
+        """The texts ``[B, L, M]``, whole."""
+        sizes = {"batch": self.batch, "context": self.context_length, "model": self.d_model}
+        return Layout(Dims(sizes))
 
     @property
     def kv_heads(self) -> int:

@@ -70,14 +70,14 @@ class Attention(Branch):
 
 
 class CrossAttention(Branch):
-    """Each token attends to the text, which every rank has whole: nothing is sent for it."""
+    """Each token attends to all of the text."""
 
     parts = ("query", "key", "value", "output")
 
     def forward(self, x: Stream, layout: Layout, context: Tensor) -> Stream:
         h, width = self.enter(x, layout, layout), self.strategy.geometry.channel
         (q,) = self.strategy.project(h, layout, self.query.pair())
-        k, v = (F.linear(context, *part.pair()) for part in (self.key, self.value))
+        k, v = self.strategy.keys_and_values(context, self.key.pair(), self.value.pair())
         q, k, v = (t.unflatten(-1, (-1, width)) for t in (q, k, v))
         tokens = range(1, q.dim() - 2)
         out = attention(fold(q, tokens), k.transpose(1, 2), v.transpose(1, 2))
@@ -158,7 +158,8 @@ class Transformer(nn.Module):
     def forward(self, x: Stream, context: Tensor | None = None) -> tuple[Tensor, Layout]:
         """Run all layers on this rank's part of the input, laid out as ``strategy.start``.
 
-        ``context`` is the text of its samples ``[B, L, M]``, where the spec has one.
+        ``context`` is its part of the texts of its samples ``[B, L, M]``, laid out as
+        ``strategy.text``, where the spec has any.
         """
         layout, upcoming = self.strategy.start, list(self.spec.stages) * self.spec.num_layers
         for dim, table in self.positions.items():

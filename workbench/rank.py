@@ -101,9 +101,7 @@ class RankStep:
         x = take_shard(sample(spec, seed, dtype, device), *self.held(self.strategy.start))
         self.context = text(spec, seed, dtype, device)
         if self.context is not None:
-            of_rank = (self.data.rank, self.data.size)
-            rows = Layout(Dims({"batch": spec.batch, "tokens": spec.context_length}), "batch")
-            self.context = take_shard(self.context, rows, *of_rank)
+            self.context = take_shard(self.context, *self.held(self.strategy.text))
         self.x = x.clone(memory_format=torch.contiguous_format).requires_grad_()
         if self.fsdp:
             cut(self.model, comm, keep_gathered=fsdp == "keep")

@@ -41,9 +41,6 @@ class TransformerSpec(Geometry):
         How tokens know their places: not at all; by a learned table for each dim, added to the
         input; or by turning queries and keys, where the channels of a head are shared out among
         the dims of the stage.
-    context_length : int
-        Tokens of a text, the same on every rank, that all tokens attend to after each attention
-        (cross-attention); 0 for none.
     source : str
         Where the numbers are from; no part of equality.
 
@@ -62,7 +59,6 @@ class TransformerSpec(Geometry):
     num_layers: int
     mlp_per: Literal["stage", "layer"] = "stage"
     positions: Literal["none", "learned", "rope"] = "none"
-    context_length: int = 0
     source: str = field(default="", compare=False)
 
     def __post_init__(self):
@@ -72,8 +68,6 @@ class TransformerSpec(Geometry):
             raise ValueError(f"mlp_per must be 'stage' or 'layer', got {self.mlp_per!r}")
         if self.positions not in ("none", "learned", "rope"):
             raise ValueError(f"positions must be none, learned or rope, got {self.positions!r}")
-        if self.context_length:
-            check_count("context_length", self.context_length)
         for stage in self.stages:
             if self.positions == "rope" and self.channel % (2 * len(stage)):
                 raise ValueError(

@@ -1,8 +1,10 @@
 """The reference: one device. Every strategy is this class with a few hooks overridden."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +15,7 @@ from workbench.geometry import Geometry
 from workbench.layout import Layout
 from workbench.mesh import Mesh
 from workbench.strategies.attention import Heads, KVHeads, attention, fold, unfold
+from workbench.strategies.context import cut_text, gather_text, gathered_elements
 
 #: Ranks along the one axis of a strategy, or along each of several.
 Ranks = int | Mapping[str, int]
@@ -55,6 +58,16 @@ class Strategy:
         self.start: Layout = geometry.stream
         if self.cuts_sequence and comm.size > 1:
             self.start = self.start.with_split(shard)
+        self.text: Layout = cut_text(geometry, self._ranks()) if self.cuts() else geometry.text
+
+    @classmethod
+    def cuts(cls) -> bool:
+        """Tell whether the ranks compute different things: on other tokens or with other heads."""
+        return cls.cuts_sequence or bool(cls.cut_weights)
+
+    def _ranks(self) -> list[Comm]:
+        """The ranks along each of its axes."""
+        return [self.comm[axis] for axis in self.axes] or [self.comm]
 
     @classmethod
     def with_options(cls, **chosen) -> type["Strategy"]:
@@ -104,6 +117,16 @@ class Strategy:
         h = self.enter(h, layout)
         return [F.linear(h, weight, bias) for weight, bias in maps]
 
+    def keys_and_values(self, text: Tensor, *maps: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Keys and values of the whole text, for this rank's heads, from its part of the text."""
+        gather = partial(gather_text, geometry=self.geometry, axes=self._ranks())
+        cut = self.text.split is not None
+        text = gather(text) if cut and self.cut_weights else text
+        k, v = (F.linear(text, weight, bias) for weight, bias in maps)
+        if cut and not self.cut_weights:
+            k, v = gather(torch.cat([k, v], -1)).chunk(2, -1)
+        return k, v
+
     def attend(self, q: Heads, k: KVHeads, v: KVHeads, layout: Layout, stage: Stage) -> Heads:
         """Softmax attention along the dims of ``stage``; the other dims are batch."""
         along = [layout.position(dim) for dim in stage]
@@ -141,6 +164,18 @@ class Strategy:
     ) -> int:
         """Closed form of the backward pass; mirrors the forward unless overridden."""
         return cls.forward_elements(geometry, p, shard, branches)
+
+    @classmethod
+    def text_elements(
+        cls, geometry: Geometry, p: Ranks, branches: Sequence[Stage | None]
+    ) -> tuple[int, int]:
+        """Closed form of what gathering a sharded text sends, forward and backward."""
+        if geometry.context == "replicated" or not geometry.context_length or not cls.cuts():
+            return 0, 0
+        width = geometry.d_model if cls.cut_weights else 2 * geometry.kv_heads * geometry.channel
+        each = gathered_elements(geometry, [p[a] for a in cls.axes] or [p], width)
+        forward = each * sum(stage is not None for stage in branches)
+        return forward, 0 if cls.cut_weights else forward
 
     @classmethod
     def arranged_elements(
