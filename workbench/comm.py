@@ -1,7 +1,6 @@
 """Collectives along one mesh axis. Every call is recorded; every call knows its own backward."""
 
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from workbench.collectives import Collective, Phase, sent_bytes
 from workbench.layout import Layout, collective_between, dealt, pad_to, shard_size, take_shard
+from workbench.transfer import Pair, Transfer, send_and_receive
 
 
 class Site(NamedTuple):
@@ -21,24 +21,6 @@ class Site(NamedTuple):
     layer: int | None
     stage: int | None
     where: str
-
-
-class Transfer:
-    """A transfer on its way, which computing may hide; it holds on to what is being sent."""
-
-    def __init__(self, record: Collective, sent: Tensor, received: Tensor, requests: list):
-        self._record, self._sent, self._received = record, sent, received
-        self._requests = requests
-
-    def wait(self) -> Tensor:
-        """Return what has come, when all of it has; the record is told how long this took."""
-        started = time.perf_counter()
-        for request in self._requests:
-            request.wait()
-        # The record stays the same record; only this stopwatch, no part of equality, is set later.
-        object.__setattr__(self._record, "waited_s", time.perf_counter() - started)
-        received, self._sent, self._requests = self._received, None, []
-        return received
 
 
 class Comm:
@@ -58,7 +40,12 @@ class Comm:
     ----------
     log : list of Collective
         All that this rank has communicated, forward and backward, in order.
+    piece_bytes : int or None
+        Where wires are slow, exchanges travel in pieces of at most this size, all of them on their
+        way at once; still one record.
     """
+
+    piece_bytes: int | None = None
 
     def __init__(
         self, size: int, rank: int = 0, group: dist.ProcessGroup | None = None, axis: str = "sp"
@@ -72,6 +59,7 @@ class Comm:
         """A comm along another axis of the same mesh; it writes the same log."""
         other = Comm(size, rank, group, axis)
         other.log, other._place, other._again = self.log, self._place, self._again
+        other.piece_bytes = self.piece_bytes
         return other
 
     def at(self, layer: int, stage: int) -> None:
@@ -125,7 +113,7 @@ class Comm:
 
     def ring_shift(
         self, x: Shaped[Tensor, "..."], layout: Layout, phase: Phase, site: Site
-    ) -> "Transfer":
+    ) -> Transfer:
         """Start to send ``x`` to the next rank; ``wait()`` returns what the previous one sent.
 
         Meanwhile ``x`` must not be changed. No autograd.
@@ -135,11 +123,7 @@ class Comm:
         received, requests = torch.empty_like(x), []
         if self.group is not None and self.size > 1:
             to, source = (self.rank + 1) % self.size, (self.rank - 1) % self.size
-            ops = [
-                dist.P2POp(dist.isend, x, group=self.group, group_peer=to),
-                dist.P2POp(dist.irecv, received, group=self.group, group_peer=source),
-            ]
-            requests = dist.batch_isend_irecv(ops)
+            requests = self._started([Pair(x, to, received, source)])
         return Transfer(self.log[-1], x, received, requests)
 
     def sum_gradients(self, gradients: Iterable[Tensor], axis: str = "*") -> None:
@@ -243,9 +227,21 @@ class Comm:
 
     def _exchange(self, send):
         received = torch.empty_like(send)
-        if self.group is not None:
+        if self.group is None:
+            return received
+        if self.piece_bytes is None:
             dist.all_to_all_single(received, send, group=self.group)
+            return received
+        received[self.rank] = send[self.rank]
+        peers = [(self.rank + step) % self.size for step in range(1, self.size)]
+        back = [(self.rank - step) % self.size for step in range(1, self.size)]
+        pairs = [Pair(send[to], to, received[of], of) for to, of in zip(peers, back, strict=True)]
+        for request in self._started(pairs):
+            request.wait()
         return received
+
+    def _started(self, pairs) -> list:
+        return send_and_receive(pairs, self.group, self.piece_bytes)
 
     def _joined(self, parts, before):
         """The inverse of `_in_chunks`, without the padding."""

@@ -1,21 +1,16 @@
 """Run one function on p ranks: faked, in p local processes, or under torchrun."""
 
 import contextlib
-import datetime
-import faulthandler
 import logging
 import multiprocessing
 import os
 import pathlib
-import pickle
-import signal
 import sys
 import tempfile
 import threading
 import time
-import traceback
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing import connection
 from typing import Any
 
@@ -23,18 +18,16 @@ import cloudpickle
 import torch
 import torch.distributed as dist
 
+from workbench.box import nodes_joined
 from workbench.comm import Comm
 from workbench.dims import check_count
 from workbench.failure import first_cause, result_file, where_it_hangs
+from workbench.process import WATCH_S, RankFunction, kill_group, rank_main
 from workbench.units import human_seconds
-
-RankFunction = Callable[[int, Comm], Any]
 
 #: Ranks are forked from a server that has these modules loaded already. torch's optimizers load its
 #: compiler when they are made: seconds in every rank, if it were not here.
 PRELOAD = ["torch", "torch.distributed", "torch._dynamo", "workbench.step"]
-#: How often a rank looks whether its run is over, and a run whether its ranks live [s].
-WATCH_S = 1.0
 #: How often a start is tried while the fork server dies, and the pause between two tries [s].
 START_TRIES, START_PAUSE_S = 50, 0.1
 #: A start that takes longer than this is explained to the user [s].
@@ -88,6 +81,66 @@ def run_local(
     Ranks meet through a file, so parallel runs never fight over a port. Whatever happens, also
     a KeyboardInterrupt, no rank outlives the call, nor does any process that a rank has started.
     """
+    return _run_processes(fn, p, threads, timeout_s, start_method)
+
+
+def run_box(
+    fn: RankFunction,
+    *,
+    nodes: int = 2,
+    ranks_per_node: int = 2,
+    inter_bandwidth: float,
+    latency: float | None = None,
+    threads: int = 1,
+    timeout_s: float = 300.0,
+) -> list[Any]:
+    """Run ``fn(rank, comm)`` on nodes that are joined by wires of a speed that you set.
+
+    Nodes are network namespaces of this machine, their cards held to ``inter_bandwidth`` by the
+    kernel. Ranks of one node are neighbours: rank 0 to ``ranks_per_node - 1`` are node 0's. Large
+    messages travel in pieces, several at a time; the log has one record for all of them.
+
+    Parameters
+    ----------
+    fn, threads, timeout_s
+        As for `run_local`.
+    nodes, ranks_per_node : int
+        Their product is the number of ranks.
+    inter_bandwidth : float
+        Of each node's card, each way [bytes/s]; 1 Gbit/s is 125e6. All ranks of a node share it.
+    latency : float or None
+        Added on the way out of a card [s].
+
+    Raises
+    ------
+    ValueError
+        If a number is none, or latency is asked of a kernel that can't delay packets.
+    NoBoxError
+        If this machine can't make one: it takes Linux, iproute2 and the right to make network
+        namespaces. `workbench.box.missing` tells without trying.
+    RankError, TimeoutError
+        As `run_local`.
+
+    Examples
+    --------
+    >>> ranks = run_box(lambda rank, comm: comm.size, inter_bandwidth=125e6)  # doctest: +SKIP
+    """
+    check_count("nodes", nodes)
+    check_count("ranks_per_node", ranks_per_node)
+    with nodes_joined(nodes, inter_bandwidth, latency) as namespaces:
+        place = [namespace for namespace in namespaces for _ in range(ranks_per_node)]
+        return _run_processes(fn, len(place), threads, timeout_s, None, place)
+
+
+def _run_processes(
+    fn: RankFunction,
+    p: int,
+    threads: int,
+    timeout_s: float,
+    start_method: str | None,
+    namespaces: list[str] | None = None,
+) -> list[Any]:
+    """Start ranks, each in its network namespace if there are any; return each one's result."""
     check_count("p (the number of ranks)", p)
     check_count("threads", threads)
     if not timeout_s > 0:
@@ -101,6 +154,8 @@ def run_local(
     with tempfile.TemporaryDirectory(prefix="workbench-", ignore_cleanup_errors=True) as name:
         folder, processes = pathlib.Path(name), []
         (folder / "fn").write_bytes(cloudpickle.dumps((fn, p, threads, timeout_s)))
+        for rank, namespace in enumerate(namespaces or []):
+            (folder / f"{rank}.namespace").write_text(namespace)
         try:
             _start(processes, name, p, multiprocessing.get_context(start_method))
             _wait(processes, folder, started + timeout_s, timeout_s)
@@ -124,7 +179,7 @@ def _start(processes: list[Any], name: str, p: int, context: Any) -> None:
 def _start_one(processes: list[Any], context: Any, arguments: tuple[int, str]) -> None:
     """Start a rank; where the fork server is just dying, wait until it can be replaced."""
     for left in reversed(range(START_TRIES)):
-        processes.append(context.Process(target=_rank_main, args=arguments, daemon=True))
+        processes.append(context.Process(target=rank_main, args=arguments, daemon=True))
         try:
             return processes[-1].start()
         except (ConnectionError, EOFError):
@@ -146,17 +201,11 @@ def _end(processes: list[Any]) -> None:
     """Kill what still runs of the ranks and of the processes that they have started."""
     begun = [process for process in processes if process.pid is not None]
     for process in begun:
-        _kill_group(process.pid)
+        kill_group(process.pid)
         process.kill()
     for process in begun:
         process.join()
         process.close()
-
-
-def _kill_group(pid: int) -> None:
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
 
 
 def run_torchrun(fn: RankFunction) -> list[Any] | None:
@@ -197,54 +246,6 @@ def _no_main_module() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-
-
-def _rank_main(rank: int, name: str) -> None:
-    folder = pathlib.Path(name)
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)  # Ctrl-C goes to the launching process alone, which then ends this group
-    with (folder / f"{rank}.stack").open("w") as stack:
-        if hasattr(faulthandler, "register"):
-            faulthandler.register(signal.SIGUSR1, stack)
-        threading.Thread(target=_die_with_run, args=(folder,), daemon=True).start()
-        try:
-            fn, p, threads, timeout_s = pickle.loads((folder / "fn").read_bytes())
-            torch.set_num_threads(threads)
-            result = _with_group(fn, rank, p, folder, timeout_s)
-            unfinished = folder / f"{rank}.part"
-            torch.save(result, unfinished, pickle_module=cloudpickle)
-            unfinished.rename(result_file(folder, rank))
-        except BaseException:
-            report = (time.time(), traceback.format_exc())
-            (folder / f"{rank}.error").write_bytes(pickle.dumps(report))
-            os._exit(1)
-
-
-def _die_with_run(folder: pathlib.Path) -> None:
-    """End this rank when the process that launched it is gone, or has given up the run."""
-    parent = multiprocessing.parent_process().sentinel
-    while folder.exists() and not connection.wait([parent], WATCH_S):
-        pass
-    _kill_group(os.getpid())
-    os._exit(1)
-
-
-def _with_group(fn: RankFunction, rank: int, p: int, folder: pathlib.Path, timeout_s: float) -> Any:
-    cuda = torch.cuda.is_available() and torch.cuda.device_count() >= p
-    if cuda:
-        torch.cuda.set_device(rank)
-    dist.init_process_group(
-        "nccl" if cuda else "gloo",
-        init_method=f"file://{folder.as_posix()}/rendezvous",
-        rank=rank,
-        world_size=p,
-        timeout=datetime.timedelta(seconds=timeout_s),
-    )
-    dist.barrier()  # a rank that were done by now would leave while others are still connecting
-    result = fn(rank, Comm(p, rank, dist.group.WORLD))
-    # Not after an error: leaving makes the others fail, before this rank has told its own reason.
-    dist.destroy_process_group()
-    return result
 
 
 def _wait(processes: list[Any], folder: pathlib.Path, deadline: float, timeout_s: float) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import re
+import time
 
 import numpy as np
 import pytest
@@ -131,7 +132,23 @@ def test_a_client_that_cannot_start_ends_the_run(everyone, monkeypatch):
         simulate(everyone, progress=False)
 
 
+class Clock:
+    """Time passes only while the server waits: a slow machine makes nobody late."""
+
+    perf_counter = staticmethod(time.perf_counter)
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
 def test_clients_that_never_join_end_the_run(everyone, monkeypatch):
+    monkeypatch.setattr(server_app, "time", Clock())
     monkeypatch.setattr(server_app, "JOIN_TIMEOUT_S", 0.2)
     monkeypatch.setattr(InProcessGrid, "get_node_ids", lambda self: [1])
     with pytest.raises(TimeoutError, match=r"1 of 4 clients joined in 0.2 s"):
@@ -139,6 +156,7 @@ def test_clients_that_never_join_end_the_run(everyone, monkeypatch):
 
 
 def test_a_client_that_does_not_answer_in_time_is_left_out(everyone, monkeypatch):
+    monkeypatch.setattr(server_app, "time", Clock())
     monkeypatch.setattr(server_app, "ROUND_TIMEOUT_S", 0.3)
     honest = InProcessGrid.pull_messages
 
