@@ -17,7 +17,7 @@ from workbench.launch import run_local
 
 
 def leftovers():
-    """Children other than multiprocessing's own servers, open files, shared memory, folders."""
+    """Children other than multiprocessing's own servers, open files, folders."""
     servers = ("forkserver", "resource_tracker")
     me = psutil.Process()
     ranks = [
@@ -26,9 +26,12 @@ def leftovers():
         if child.status() != psutil.STATUS_ZOMBIE
         and not any(s in c for s in servers for c in child.cmdline())
     ]
+    return ranks, me.num_fds(), list(pathlib.Path(tempfile.gettempdir()).iterdir())
+
+
+def shared_memory():
     kinds = ("torch_*", "psm_*", "sem.*")  # what torch and Python make there
-    shared = [path for kind in kinds for path in pathlib.Path("/dev/shm").glob(kind)]
-    return ranks, me.num_fds(), shared, list(pathlib.Path(tempfile.gettempdir()).iterdir())
+    return {path for kind in kinds for path in pathlib.Path("/dev/shm").glob(kind)}
 
 
 def total(rank, comm):
@@ -40,12 +43,17 @@ def total(rank, comm):
 def test_many_calls_leak_nothing(tmp_path, monkeypatch):
     run_local(total, 2)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    before = leftovers()
+    before, shared = leftovers(), shared_memory()
     for _ in range(5):
         assert run_local(total, 3) == [12.0] * 3
         with pytest.raises(RankError):
             run_local(raises, 2)
     assert leftovers() == before
+    # Other tests may be running beside this one; what is theirs goes away again.
+    new, until = shared_memory() - shared, time.monotonic() + 60
+    while new & shared_memory() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not new & shared_memory()
 
 
 def raises(rank, comm):
