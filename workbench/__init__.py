@@ -13,6 +13,7 @@ _HOME = {
     "fake_step": "step",
     "run_step": "step",
     "closed_form_bytes": "closed_form",
+    "closed_form_memory": "footprint",
     "explain": "explain_step",
     "diff": "explain_step",
     "run_local": "launch",

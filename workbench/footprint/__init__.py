@@ -1,0 +1,5 @@
+"""Memory by arithmetic: `closed_form_memory` and `fits`, equal to a faked step's peak."""
+
+from workbench.footprint.form import KINDS, Memory, closed_form_memory
+
+__all__ = ["KINDS", "Memory", "closed_form_memory"]

@@ -1,0 +1,152 @@
+"""All that one rank's step allocates: its blocks, the loss, the input's gradient, the bucket."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from math import prod
+
+import torch
+
+from workbench.footprint.attends import ATTENDS
+from workbench.footprint.ledger import Ledger, NotCovered, Shape, Stretch
+from workbench.footprint.moves import Probe
+from workbench.footprint.projections import Rank
+from workbench.footprint.walk import Gradient, Walk
+from workbench.layout import shard_size
+from workbench.mesh import DATA, Mesh
+from workbench.strategies import Strategy, ranks_of
+from workbench.transformer import TransformerSpec
+
+
+class StepForm:
+    """The step of rank 0; see `RankStep`.
+
+    Attributes
+    ----------
+    weights, tensors : int
+        Bytes of this rank's weights, and how many tensors they are.
+    """
+
+    def __init__(
+        self, spec, cls, p, dtype, shard, mesh, *, checkpoint, switch, accumulate, fsdp
+    ):  # fmt: skip
+        _check_covered(spec, cls, fsdp and p > 1)
+        self.itemsize, self.accumulate, self.p = getattr(torch, dtype).itemsize, accumulate, p
+        ranks, self.data = ranks_of(cls, p, mesh)
+        own = ranks if isinstance(ranks, int) else prod(ranks.values())
+        self.spec = replace(spec, batch=shard_size(spec.batch, self.data) // accumulate)
+        probe = Probe(p)
+        self.strategy = cls(_comm(probe, cls, mesh), self.spec, shard)
+        cut = own if cls.cut_weights else 1
+        kv_width = spec.kv_heads * spec.channel
+        widths = (spec.d_model // cut, kv_width // cut, spec.d_model * spec.mlp_ratio // cut)
+        statistic = max(4, self.itemsize)
+        rank = Rank(self.strategy, probe, widths, statistic, checkpoint == "selective")
+        self.walk = Walk(rank, self.itemsize, checkpoint, switch)
+        self.start = self.walk.shape(self.strategy.start)
+        self._count_weights(spec, own)
+
+    def _count_weights(self, spec: TransformerSpec, own: int) -> None:
+        self.replicated = self.cut = self.tensors = 0
+        for name, shape, times in spec.weight_counts():
+            self.tensors += times
+            if self.strategy.cut_dim(name) is None:
+                self.replicated += times * prod(shape)
+            else:
+                self.cut += times * prod(shape) // own
+        self.weights = (self.replicated + self.cut) * self.itemsize
+
+    def held(self) -> Mapping[str, int]:
+        """What is alive before the step [bytes]."""
+        return {"weights": self.weights, "input": self.accumulate * self._bytes(self.start)}
+
+    def _bytes(self, shape: Shape) -> int:
+        return prod(shape) * self.itemsize
+
+    def stretches(self) -> Iterator[tuple[str, int | None, Stretch]]:
+        """(moment, layer, stretch) of all parts of the step, in order."""
+        blocks = self.walk.blocks(self.spec)
+        shape = self.walk.shape(blocks[-1][1].after)
+        loss, last = self._loss(shape)
+        for part in range(self.accumulate):
+            grad, adds = last, part > 0
+            for i, (layer, block) in enumerate(blocks):
+                yield "forward", layer, self.walk.forward(block, i == 0)
+            yield "loss", None, loss
+            for i in reversed(range(len(blocks))):
+                layer, block = blocks[i]
+                found, grad = self.walk.backward(block, i == 0, grad, adds)
+                yield "backward", layer, found
+            yield "backward", None, self._input(grad, adds)
+        yield "end", None, self._end(shape)
+
+    def _loss(self, shape: Shape) -> tuple[Stretch, Gradient]:
+        """Mean square of the output, and its gradient."""
+        ledger = Ledger(self.itemsize)
+        squares = ledger.new("squares", shape)
+        total = ledger.new("loss", ())
+        ledger.drop(squares)
+        ledger.new("loss", ())  # stays
+        ledger.drop(total)
+        ledger.new("gradient of loss", ())  # until the backward is through
+        scaled = ledger.new("gradient of loss", ())
+        power, product, grad = (ledger.new("squares", shape) for _ in range(3))
+        ledger.drop(power, product, scaled)
+        whole = ledger.new("gradient of stream", shape)
+        ledger.drop(grad)
+        found = Stretch.of(ledger, left=whole.cell)
+        return found, Gradient(shape, whole.strides, self._bytes(shape))
+
+    def _input(self, grad: Gradient, adds: bool) -> Stretch:
+        """The gradient of this part of the samples becomes one of all of them."""
+        ledger = Ledger(self.itemsize)
+        ones = ledger.given("gradient of loss", ())
+        mine = ledger.given("gradient of stream", *grad)
+        zeros = [ledger.new("zeros", self.start) for _ in range(self.accumulate - 1)]
+        whole = ledger.new("gradient of input", (self.accumulate, *self.start))
+        ledger.drop(*zeros, mine, ones)
+        if adds:
+            ledger.drop(whole)
+        return Stretch.of(ledger, taken=mine.cell)
+
+    def _end(self, shape: Shape) -> Stretch:
+        """Sums of weights' gradients, as `Comm.sum_gradients` makes them; then the outputs."""
+        ledger = Ledger(self.itemsize)
+        everywhere = self.replicated if self.strategy.start.split is not None else 0
+        rest = self.replicated + self.cut - everywhere
+        for count, ranks in ((everywhere, self.p), (rest, self.data)):
+            if ranks > 1 and count:
+                flat = ledger.new("bucket", (count,))
+                if count % ranks:
+                    padded = ledger.new("bucket", (shard_size(count, ranks) * ranks,))
+                    ledger.drop(flat)
+                    flat = padded
+                ledger.drop(flat)
+        ledger.new("outputs", (self.accumulate, *shape))
+        ledger.new("loss", (self.accumulate,))
+        ledger.new("loss", ())
+        return Stretch.of(ledger)
+
+
+def _comm(probe: Probe, cls: type[Strategy], mesh: Mapping[str, int] | None):
+    """What of the mesh a strategy gets; see `rank`."""
+    if not mesh:
+        return probe
+    grid = Mesh(probe, mesh)
+    own = [axis for axis in grid.axes if axis != DATA]
+    if cls.axes:
+        return grid
+    return grid[own[0]] if own else probe.beside(cls.name, 1, 0, None)
+
+
+def _check_covered(spec: TransformerSpec, cls: type[Strategy], fsdp: bool) -> None:
+    if fsdp:
+        raise NotCovered("fsdp=True")
+    if cls.attend not in ATTENDS:
+        raise NotCovered(f"the attention ({cls.attend.__qualname__})")
+    if spec.context_length:
+        raise NotCovered(f"context_length={spec.context_length}")
+    if spec.positions != "none":
+        raise NotCovered(f"positions={spec.positions!r}")
+    for stage in spec.stages:
+        if stage.window is not None:
+            raise NotCovered(f"window={stage.window}")
