@@ -69,7 +69,7 @@ def closed_form_bytes(
         return _gradient_bytes(spec, cls, ranks, data, itemsize)
     if ranks == 1:
         return 0
-    mine = replace(spec, batch=shard_size(spec.batch, data) // accumulate)
+    mine = replace(spec, batch=shard_size(spec.batch, data) // accumulate, valid={})
     given = (mine, ranks, shard, spec.branches)
     sent = {"forward": cls.forward_elements(*given), "backward": cls.backward_elements(*given)}
     for name, elements in zip(sent, cls.text_elements(mine, ranks, spec.branches), strict=True):
@@ -128,7 +128,7 @@ def prepared(
     if memory["fsdp"]:
         _check_fsdp(cls, p, ranks)
     check_count("accumulate", memory["accumulate"])
-    mine = replace(spec, batch=shard_size(spec.batch, data))
+    mine = replace(spec, batch=shard_size(spec.batch, data), valid={})
     if mine.batch % memory["accumulate"]:
         raise ValueError(
             f"accumulate={memory['accumulate']} must divide the {mine.batch} samples of a rank, so "

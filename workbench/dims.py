@@ -1,6 +1,8 @@
 """Named dims and their sizes, and the stages that attend along them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
 
 #: Names that every activation has besides the spec's own dims.
 RESERVED = ("batch", "model", "heads", "channel", "context")
@@ -43,6 +45,29 @@ class Dims(Mapping):
         return repr(self._sizes)
 
 
+class Lengths(Dims):
+    """How long each sample is along some dims; what lies beyond is padding.
+
+    Examples
+    --------
+    >>> lengths = Lengths({"time": (16, 11)})
+    >>> lengths["time"], lengths.of(slice(1, 2))
+    ((16, 11), {'time': (11,)})
+    """
+
+    __slots__ = ()
+
+    def __init__(self, lengths: Mapping[str, Sequence[int]]):
+        self._sizes = {name: tuple(each) for name, each in lengths.items()}
+
+    def __getitem__(self, name: str) -> tuple[int, ...]:
+        return self._sizes[name]
+
+    def of(self, samples: slice) -> "Lengths":
+        """Those of some of the samples."""
+        return Lengths({name: each[samples] for name, each in self.items()})
+
+
 class Stage(tuple):
     """The dims that one attention runs along, jointly, and which tokens see which.
 
@@ -54,6 +79,12 @@ class Stage(tuple):
         A token sees itself and those before it in that sequence.
     window : int or None
         A token sees only those less than this many places away.
+
+    Attributes
+    ----------
+    real : bool array ``[samples, places]`` or None
+        Which keys of the sequence are tokens, not padding, in each sample of a batch; ``None``
+        where all are. The model sets it (`with_real`) for one attention; no part of equality.
 
     Notes
     -----
@@ -69,6 +100,7 @@ class Stage(tuple):
 
     causal: bool
     window: int | None
+    real: np.ndarray | None
 
     def __new__(cls, dims: str | Iterable[str], causal: bool = False, window: int | None = None):
         if isinstance(dims, Stage):
@@ -76,7 +108,13 @@ class Stage(tuple):
         stage = super().__new__(cls, (dims,) if isinstance(dims, str) else dims)
         if window is not None:
             check_count("window", window)
-        stage.causal, stage.window = causal, window
+        stage.causal, stage.window, stage.real = causal, window, getattr(dims, "real", None)
+        return stage
+
+    def with_real(self, real: np.ndarray) -> "Stage":
+        """The same stage for samples with padding, whose keys no query sees."""
+        stage = Stage(self)
+        stage.real = real
         return stage
 
     @property
@@ -130,4 +168,18 @@ def check_dims(dims: Dims, stages: tuple[Stage, ...]) -> None:
         if unknown or not stage or len(set(stage)) < len(stage):
             raise ValueError(
                 f"stage {stage} must name one or more of the dims {list(dims)}, each once"
+            )
+
+
+def check_lengths(lengths: Lengths, samples: int, sizes: Mapping[str, int]) -> None:
+    """Raise ValueError unless each of the samples has a length that fits, along known dims."""
+    for name, each in lengths.items():
+        size = sizes.get(name, 0)
+        if not size:
+            known = ", ".join(dim for dim in sizes if sizes[dim])
+            raise ValueError(f"valid has lengths along {name!r}; this model has {known}")
+        if len(each) != samples or not all(1 <= length <= size for length in each):
+            raise ValueError(
+                f"valid needs a length of 1 to {size} along {name!r} for each of {samples} "
+                f"samples; got {each}"
             )

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 from torch.utils.checkpoint import set_checkpoint_early_stop
 
-from workbench.dims import Stage
+from workbench.dims import Lengths, Stage
 from workbench.layout import Layout
 from workbench.strategies import Strategy
 from workbench.strategies.attention import KVHeads, attention, fold, unfold
 from workbench.strategies.base import Stream
+from workbench.strategies.padding import padded
 from workbench.transformer import Place, TransformerSpec
 
 
@@ -56,7 +57,7 @@ class Attention(Branch):
     #: Do queries and keys carry their places (RoPE)?
     turned = False
 
-    def forward(self, x: Stream, layout: Layout, stage: Stage) -> Stream:
+    def forward(self, x: Stream, layout: Layout, stage: Stage, valid: Lengths) -> Stream:
         inside = self.strategy.inside(layout, stage)
         h = self.enter(x, layout, inside)
         width, maps = self.strategy.geometry.channel, (self.query, self.key, self.value)
@@ -64,6 +65,7 @@ class Attention(Branch):
         q, k, v = (t.unflatten(-1, (-1, width)) for t in projected)
         if self.turned:
             q, k = (turn(t, stage, self.strategy, inside) for t in (q, k))
+        stage = padded(stage, valid, self.strategy.geometry.dims)
         out = self.strategy.attend(q, k, v, inside, stage)
         out = F.linear(out.flatten(-2), self.output.weight)
         return self.leave(x, out, self.output, layout, inside)
@@ -74,13 +76,14 @@ class CrossAttention(Branch):
 
     parts = ("query", "key", "value", "output")
 
-    def forward(self, x: Stream, layout: Layout, context: Tensor) -> Stream:
+    def forward(self, x: Stream, layout: Layout, context: Tensor, valid: Lengths) -> Stream:
         h, width = self.enter(x, layout, layout), self.strategy.geometry.channel
         (q,) = self.strategy.project(h, layout, self.query.pair())
         k, v = self.strategy.keys_and_values(context, self.key.pair(), self.value.pair())
         q, k, v = (t.unflatten(-1, (-1, width)) for t in (q, k, v))
         tokens = range(1, q.dim() - 2)
-        out = attention(fold(q, tokens), k.transpose(1, 2), v.transpose(1, 2))
+        seen = padded(Stage("context"), valid, self.strategy.text.sizes)
+        out = attention(fold(q, tokens), k.transpose(1, 2), v.transpose(1, 2), seen)
         out = F.linear(unfold(out, tokens, q.shape).flatten(-2), self.output.weight)
         return self.leave(x, out, self.output, layout, layout)
 
@@ -155,12 +158,15 @@ class Transformer(nn.Module):
         tables = {d: nn.Parameter(part[f"positions.{d}"]) for d in spec.dims if _learned(spec)}
         self.positions = nn.ParameterDict(tables)
 
-    def forward(self, x: Stream, context: Tensor | None = None) -> tuple[Tensor, Layout]:
+    def forward(
+        self, x: Stream, context: Tensor | None = None, valid: Lengths | None = None
+    ) -> tuple[Tensor, Layout]:
         """Run all layers on this rank's part of the input, laid out as ``strategy.start``.
 
         ``context`` is its part of the texts of its samples ``[B, L, M]``, laid out as
-        ``strategy.text``, where the spec has any.
+        ``strategy.text``, where the spec has any; ``valid`` is how long its samples are.
         """
+        valid = Lengths({}) if valid is None else valid
         layout, upcoming = self.strategy.start, list(self.spec.stages) * self.spec.num_layers
         for dim, table in self.positions.items():
             at = places(dim, x.shape[layout.position(dim)], self.strategy, layout)
@@ -172,9 +178,9 @@ class Transformer(nn.Module):
                 x, layout = self._arrange(x, layout, block, upcoming)
             arranged = () if not inside else upcoming.copy()
             if self.checkpoint == "block":
-                x, layout = self._recomputed(x, layout, block, inside, arranged, context)
+                x, layout = self._recomputed(x, layout, block, inside, arranged, context, valid)
             else:
-                x, layout = self._run(x, layout, block, False, (), context)
+                x, layout = self._run(x, layout, block, False, (), context, valid)
         return x, layout
 
     def _blocks(self) -> list[list[tuple[Place, nn.Module]]]:
@@ -192,13 +198,13 @@ class Transformer(nn.Module):
         self.strategy.comm.at(place.layer, place.index)
         return self.strategy.arrange(x, layout, place.stage, upcoming)
 
-    def _run(self, x, layout, block, arrange, upcoming, context) -> tuple[Tensor, Layout]:
+    def _run(self, x, layout, block, arrange, upcoming, context, valid) -> tuple[Tensor, Layout]:
         if arrange:
             x, layout = self._arrange(x, layout, block, upcoming)
         for place, branch in block:
             self.strategy.comm.at(place.layer, place.index)
-            given = {"attention": (place.stage,), "cross": (context,), "mlp": ()}[place.kind]
-            x = branch(x, layout, *given)
+            given = {"attention": (place.stage, valid), "cross": (context, valid), "mlp": ()}
+            x = branch(x, layout, *given[place.kind])
         return x, layout
 
     def _recomputed(self, *arguments) -> tuple[Tensor, Layout]:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -12,13 +11,14 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from workbench.comm import Comm
-from workbench.dims import Dims
+from workbench.dims import Dims, Lengths
 from workbench.fsdp import cut
 from workbench.launch import local_device
 from workbench.layout import Cut, Layout, shard_size, take_shard, trim_shard
 from workbench.mesh import DATA, Mesh
 from workbench.model import Transformer
 from workbench.strategies import Strategy, choose_shard, ranks_of
+from workbench.strategies.padding import real_tokens
 from workbench.transformer import TransformerSpec, initial_weights
 
 
@@ -93,7 +93,7 @@ class RankStep:
         self.fsdp = fsdp and comm.size > 1
         grid = Mesh(comm, mesh) if mesh else None
         self.data = grid[DATA] if data > 1 else comm.beside(DATA, 1, 0, None)
-        mine = replace(spec, batch=shard_size(spec.batch, data) // accumulate)
+        mine = replace(spec, batch=shard_size(spec.batch, data) // accumulate, valid={})
         shard = choose_shard(cls, mine, ranks, spec.branches, shard)
         self.strategy = cls(_own(cls, comm, grid), mine, shard)
         weights = initial_weights(spec, seed=seed, dtype=dtype, device=device.type)
@@ -129,10 +129,12 @@ class RankStep:
         outputs, losses, samples = [], [], len(self.x) // self.accumulate
         valid = len(self.held(self.strategy.start).layout.held("batch", 0, 1))
         for i, x in enumerate(self.x.split(samples)):
-            y, layout = self.model(x, self._context(i * samples, samples))
+            first, lengths = i * samples, self._lengths().of(slice(i * samples, (i + 1) * samples))
+            y, layout = self.model(x, self._context(first, samples), lengths)
+            y = self._real(y, layout, lengths)
             outputs.append(y.detach())
-            data = self._without_padding(y, layout)[: max(0, valid - i * samples)]
-            losses.append(data.square().sum() / prod(self.spec.stream.sizes.values()))
+            data = self._without_padding(y, layout)[: max(0, valid - first)]
+            losses.append(data.square().sum() / (self.spec.real_tokens * self.spec.d_model))
             losses[-1].backward()
         self._sum_gradients()
         return torch.cat(outputs), layout, torch.stack(losses).sum().detach()
@@ -140,6 +142,21 @@ class RankStep:
     def _context(self, first: int, count: int) -> Tensor | None:
         """The texts of ``count`` of this rank's samples."""
         return None if self.context is None else self.context[first : first + count]
+
+    def _lengths(self) -> Lengths:
+        """How long this rank's samples are; one that only fills up a batch has length 1."""
+        samples = self.held(self.strategy.start).layout.held("batch", 0, 1)
+        more = (1,) * (len(self.x) - len(samples))
+        lengths = self.spec.valid.items()
+        return Lengths({dim: [*(each[i] for i in samples), *more] for dim, each in lengths})
+
+    def _real(self, y: Tensor, layout: Layout, lengths: Lengths) -> Tensor:
+        """``y``, and 0 where its samples have padding."""
+        if not lengths:
+            return y
+        along = self.strategy.along(layout)
+        real = real_tokens(lengths, layout, along.rank, along.size)
+        return y.masked_fill(~real.to(y.device), 0)
 
     def _without_padding(self, y: Tensor, layout: Layout) -> Tensor:
         _, rank, size = self.held(layout)

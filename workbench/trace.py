@@ -171,7 +171,7 @@ def walk(
     cls = select(strategy, spec, p, **options)
     shard = choose_shard(cls, spec, p, spec.branches, shard)
     shown = replace(spec, num_layers=min(layers + 1, spec.num_layers))
-    shown = replace(shown, context_length=0)  # a text has no place in the pictures
+    shown = replace(shown, context_length=0, valid={})  # a text has no place in the pictures
     if cls.axes or getattr(cls, "order", "contiguous") != "contiguous":
         raise ValueError(
             f"only layouts cut by one axis into runs can be shown; got {cls.name} along "

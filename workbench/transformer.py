@@ -5,7 +5,7 @@ A layer runs its stages one after another. A stage is attention along the stage'
 branches is pre-norm with a residual: ``x + branch(norm(x))``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Literal, NamedTuple
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from workbench.dims import Stage, check_count
+from workbench.dims import Lengths, Stage, check_count, check_lengths
 from workbench.geometry import Geometry
 
 
@@ -41,6 +41,10 @@ class TransformerSpec(Geometry):
         How tokens know their places: not at all; by a learned table for each dim, added to the
         input; or by turning queries and keys, where the channels of a head are shared out among
         the dims of the stage.
+    valid : mapping of str to sequence of int
+        How many entries each sample has along some dims; the rest is padding, which no token
+        attends to and which is neither output nor loss: ``{"time": (16, 11)}`` for a batch of 2.
+        The name ``"context"`` stands for the lengths of the texts.
     source : str
         Where the numbers are from; no part of equality.
 
@@ -59,10 +63,13 @@ class TransformerSpec(Geometry):
     num_layers: int
     mlp_per: Literal["stage", "layer"] = "stage"
     positions: Literal["none", "learned", "rope"] = "none"
+    valid: Mapping[str, Sequence[int]] = Lengths({})
     source: str = field(default="", compare=False)
 
     def __post_init__(self):
         super().__post_init__()
+        object.__setattr__(self, "valid", Lengths(self.valid))
+        check_lengths(self.valid, self.batch, {**self.dims, "context": self.context_length})
         check_count("num_layers", self.num_layers)
         if self.mlp_per not in ("stage", "layer"):
             raise ValueError(f"mlp_per must be 'stage' or 'layer', got {self.mlp_per!r}")
@@ -79,6 +86,12 @@ class TransformerSpec(Geometry):
     def tokens(self) -> int:
         """Tokens of one sample."""
         return prod(self.dims.values())
+
+    @property
+    def real_tokens(self) -> int:
+        """Tokens of all samples together, without the padding of shorter ones."""
+        whole = {dim: (size,) * self.batch for dim, size in self.dims.items()} | dict(self.valid)
+        return sum(prod(whole[dim][i] for dim in self.dims) for i in range(self.batch))
 
     @property
     def branches(self) -> tuple[Stage | None, ...]:
@@ -118,8 +131,8 @@ class TransformerSpec(Geometry):
         """Flops of one training step: matrix products and attention, forward and backward.
 
         The backward costs twice the forward. Causal attention computes the pairs that are seen;
-        a window is only a mask and saves nothing. Norms, activations, biases and the loss are
-        left out, and so is what a fused attention kernel computes a second time.
+        a window or padding is only a mask and saves nothing. Norms, activations, biases and the
+        loss are left out, and so is what a fused attention kernel computes a second time.
         """
         tokens = self.batch * self.tokens
         kv_width = self.kv_heads * self.channel

@@ -1,5 +1,7 @@
 """An independent one-device transformer: torch.nn modules only, nothing of the library's."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -11,7 +13,7 @@ class Block(nn.Module):
     def __init__(self, width, heads, ratio, axes, kv_heads=None, seen=None):
         super().__init__()
         self.heads, self.kv_heads, self.axes, self.seen = heads, kv_heads, axes, seen
-        self.turned = False
+        self.turned, self.valid = False, {}
         self.norm = nn.LayerNorm(width)
         if axes is None:
             self.up, self.down = nn.Linear(width, ratio * width), nn.Linear(ratio * width, width)
@@ -39,7 +41,10 @@ class Block(nn.Module):
             places = torch.cartesian_prod(*(torch.arange(x.shape[a]) for a in self.axes))
             q, k = (rotate(t, places.view(q.shape[2], -1)) for t in (q, k))
         k, v = (torch.repeat_interleave(t, self.heads // self.kv_heads, 1) for t in (k, v))
-        out = F.scaled_dot_product_attention(q, k, v, self.mask(q.shape[2]))
+        mask = self.mask(q.shape[2])
+        if self.valid:
+            mask = self.without_padding(mask, x.shape).repeat_interleave(len(q) // len(x), 0)
+        out = F.scaled_dot_product_attention(q, k, v, mask)
         out = out.transpose(1, 2).reshape(sizes)
         order = [*batch, *self.axes, last]
         return x + self.output(out.permute([order.index(i) for i in range(last + 1)]))
@@ -55,13 +60,27 @@ class Block(nn.Module):
             ]
         )  # fmt: skip
 
+    def without_padding(self, mask, shape):
+        """[samples, 1, s, s], written out key by key; one that sees none sees itself."""
+        masks = []
+        for sample in range(shape[0]):
+            mine = mask.clone()
+            for j, key in enumerate(itertools.product(*(range(shape[a]) for a in self.axes))):
+                ends = [self.valid[a][sample] if a in self.valid else shape[a] for a in self.axes]
+                if any(place >= end for place, end in zip(key, ends, strict=True)):
+                    mine[:, j] = False
+            for i in range(len(mine)):
+                mine[i, i] |= not mine[i].any()
+            masks.append(mine[None])
+        return torch.stack(masks)
+
 
 class Cross(nn.Module):
     """Every token attends to the whole text, pre-norm, with a residual."""
 
     def __init__(self, width, heads, kv_heads):
         super().__init__()
-        self.heads, self.kv_heads = heads, kv_heads
+        self.heads, self.kv_heads, self.lengths = heads, kv_heads, None
         narrow = width // heads * kv_heads
         self.norm = nn.LayerNorm(width)
         self.query, self.output = nn.Linear(width, width), nn.Linear(width, width)
@@ -72,6 +91,8 @@ class Cross(nn.Module):
         k, v = (f(text).unflatten(-1, (self.kv_heads, -1)) for f in (self.key, self.value))
         k, v = (torch.repeat_interleave(t, self.heads // self.kv_heads, 2) for t in (k, v))
         scores = torch.einsum("bshc,blhc->bhsl", q, k) / q.shape[-1] ** 0.5
+        for sample, length in enumerate(self.lengths or ()):
+            scores[sample, :, :, length:] = -torch.inf
         out = torch.einsum("bhsl,blhc->bshc", scores.softmax(-1), v)
         return x + self.output(out.flatten(2).reshape(x.shape))
 
@@ -103,9 +124,11 @@ def build(spec):
             heads = spec.num_kv_heads or spec.num_heads
             blocks.append(Block(spec.d_model, spec.num_heads, spec.mlp_ratio, axes, heads, seen))
             blocks[-1].turned = spec.positions == "rope"
+            blocks[-1].valid = {axis[d]: ends for d, ends in spec.valid.items() if d in axis}
             names.append(f"layers.{layer}.attention.{i}")
             if spec.context_length:
                 blocks.append(Cross(spec.d_model, spec.num_heads, heads))
+                blocks[-1].lengths = spec.valid.get("context")
                 names.append(f"layers.{layer}.cross.{i}")
             if spec.mlp_per == "stage" or i == len(spec.stages) - 1:
                 blocks.append(Block(spec.d_model, spec.num_heads, spec.mlp_ratio, None))
@@ -133,7 +156,12 @@ def step(spec, weights, x, text=None):
             y = y + places.requires_grad_().reshape(shape)
     for block in blocks:
         y = block(y, text) if isinstance(block, Cross) else block(y)
-    loss = y.square().mean()
+    real = torch.ones_like(y)
+    for i, dim in enumerate(spec.dims):
+        for sample, end in enumerate(spec.valid.get(dim, ())):
+            real[sample].narrow(i, end, x.shape[i + 1] - end).zero_()
+    y = y * real
+    loss = y.square().sum() / real.sum()
     loss.backward()
     gradients = {"input": x.grad} | {name: t.grad for name, t in tables.items()}
     for name, block in table.items():

@@ -33,9 +33,9 @@ SPECS = [
 ]
 
 
-def variants(p):
+def variants(p, specs=SPECS):
     """Each strategy on each of the models, rings and Ulysses with their options, too."""
-    for model, name, shard in combinations(p, SPECS, every_shard=True):
+    for model, name, shard in combinations(p, specs, every_shard=True):
         yield model, name, shard
         if name == "ring" and p > 1:
             for order in ORDERS[1:]:

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from workbench.dims import Stage
+from workbench.strategies.masks import bias_of, causal_part, mask_samples, visible
 
 aten = torch.ops.aten
 #: One rank's queries or attention output; its keys or values.
@@ -47,11 +48,11 @@ def _folded_order(rank: int, along: Sequence[int]) -> list[int]:
 def attention(q: Queries, k: Keys, v: Keys, stage: Stage = ()) -> Queries:
     """``softmax(q k^T / sqrt(c)) v`` over those of ``k`` and ``v`` that ``stage`` lets see."""
     causal, window = getattr(stage, "causal", False), getattr(stage, "window", None)
-    mask = None
+    mask, real = None, getattr(stage, "real", None)
     if window is not None:
         places = range(k.shape[2])
         mask, causal = visible(places, places, causal, window), False
-    return attend_block(q, k, v, causal, mask)[0]
+    return attend_block(q, k, v, causal, mask_samples(real, len(q), mask))[0]
 
 
 def attend_block(
@@ -59,30 +60,17 @@ def attend_block(
 ) -> tuple[Queries, LogSumExp | None]:
     """Attention to one block of keys; on the CPU also the log-sum-exp of its scores.
 
-    ``mask``: True where a query sees a key ``[S_q, S_k]``. Where ``num_heads`` of ``k`` is
-    smaller, each serves several of ``q``.
+    ``mask``: True where a query sees a key ``[S_q, S_k]``, or ``[N, 1, 1 or S_q, S_k]``. Where
+    ``num_heads`` of ``k`` is smaller, each serves several of ``q``. A query that sees none gets 0.
     """
-    bias = None if mask is None else _bias(mask, q)
+    if q.device.type == "cuda" and causal and mask is not None:
+        mask, causal = causal_part(mask, q.shape[2]), False
+    bias = None if mask is None else bias_of(mask, q)
     if q.device.type == "cuda":
         grouped = q.shape[1] != k.shape[1]
         options = {"attn_mask": bias, "is_causal": causal, "enable_gqa": grouped}
         return F.scaled_dot_product_attention(q, k, v, **options), None
     return aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, attn_mask=bias)
-
-
-def visible(
-    queries: Sequence[int], keys: Sequence[int], causal: bool, window: int | None
-) -> Bool[Tensor, "s_q s_k"]:
-    """Which keys each query sees, by their places in the sequence."""
-    ahead = torch.tensor(queries, device="cpu")[:, None] - torch.tensor(keys, device="cpu")
-    seen = ahead >= 0 if causal else torch.ones_like(ahead, dtype=torch.bool)
-    return seen if window is None else seen & (ahead.abs() < window)
-
-
-def _bias(mask: Tensor, q: Tensor) -> Tensor:
-    """What is added to the scores: 0 where a key is seen, else minus infinity."""
-    bias = q.new_zeros(mask.shape)
-    return bias if q.is_meta else bias.masked_fill_(~mask.to(q.device), -torch.inf)
 
 
 def attention_with_lse(
@@ -91,8 +79,11 @@ def attention_with_lse(
     """Attention over one block of keys, and the log-sum-exp of its scores. No autograd."""
     if q.device.type != "cuda":
         out, lse = attend_block(q, k, v, causal, mask)
+        if mask is None:
+            return out, lse
+        seen = causal_part(mask, q.shape[2]) if causal else mask
         # Of a query that sees none of these keys, the kernel says 0.
-        return out, lse if mask is None else lse.masked_fill(~mask.any(-1), -torch.inf)
+        return out, lse.masked_fill(~seen.any(-1), -torch.inf)
     k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], 1) for t in (k, v))
     if q.dtype != torch.float64 and not causal and mask is None:
         out, lse, *_ = aten._scaled_dot_product_efficient_attention(q, k, v, None, True)
@@ -106,7 +97,8 @@ def attention_with_lse(
 def _scores(q, k, causal, mask) -> Tensor:
     scores = (q @ k.mT).to(torch.promote_types(q.dtype, torch.float32)) * q.shape[-1] ** -0.5
     if causal:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+        every = scores.new_ones(scores.shape[-2:], dtype=torch.bool)
+        mask = causal_part(every if mask is None else mask, q.shape[2])
     return scores if mask is None else scores.masked_fill(~mask.to(q.device), -torch.inf)
 
 
@@ -121,7 +113,7 @@ def attention_backward(
     Source: Dao et al. (2022), FlashAttention, arXiv:2205.14135, algorithm 4.
     """
     if q.device.type != "cuda":
-        bias = None if mask is None else _bias(mask, q)
+        bias = None if mask is None else bias_of(mask, q)
         return aten._scaled_dot_product_flash_attention_for_cpu_backward(
             grad, q, k, v, out, lse, 0.0, causal, attn_mask=bias
         )

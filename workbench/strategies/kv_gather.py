@@ -16,7 +16,8 @@ from workbench.comm import Comm
 from workbench.dims import Dims, Stage
 from workbench.geometry import Geometry
 from workbench.layout import Layout, pad_to
-from workbench.strategies.attention import Heads, KVHeads, attend_block, fold, unfold, visible
+from workbench.strategies.attention import Heads, KVHeads, attend_block, fold, unfold
+from workbench.strategies.masks import mask_samples, visible
 from workbench.strategies.ring_schedule import places, runs
 
 
@@ -46,10 +47,12 @@ def _rows(layout: Layout, stage: Stage, comm: Comm) -> list[slice]:
 
 
 def _attend(q, k, v, rows: slice, layout: Layout, stage: Stage, comm: Comm) -> torch.Tensor:
-    if not stage.masked:
-        return attend_block(q[:, :, rows], k, v)[0]
     keys = places(stage, replace(layout, order="contiguous"), 0, 1)
+    real = None if stage.real is None else stage.real[:, keys]
+    if not stage.masked:
+        return attend_block(q[:, :, rows], k, v, False, mask_samples(real, len(q)))[0]
     queries = places(stage, layout, comm.rank, comm.size)[rows] or [max(keys)]
     end = max(queries) + 1 if stage.causal and keys == sorted(keys) else len(keys)
     mask = visible(queries, keys[:end], stage.causal, stage.window)
+    mask = mask_samples(None if real is None else real[:, :end], len(q), mask)
     return attend_block(q[:, :, rows], k[:, :, :end], v[:, :, :end], False, mask)[0]

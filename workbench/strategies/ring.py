@@ -26,7 +26,7 @@ from workbench.layout import Layout
 from workbench.strategies.attention import Heads, KVHeads, fold, unfold
 from workbench.strategies.base import Strategy
 from workbench.strategies.kv_gather import gathered_attention
-from workbench.strategies.ring_schedule import blocks, ring_merge, ring_merge_backward
+from workbench.strategies.ring_schedule import masked_blocks, ring_merge, ring_merge_backward
 
 
 class Ring(Strategy):
@@ -92,14 +92,17 @@ class _RingAttention(torch.autograd.Function):
         out = torch.zeros_like(q, dtype=wide)
         lse = q.new_full(q.shape[:-1], -torch.inf, dtype=wide)
         kv = own = torch.stack([k, v])
+        given = (stage, layout, comm.rank)
         for hop in range(comm.size):
             more = hop + 1 < comm.size
             coming = comm.ring_shift(kv, layout, comm.phase, site) if more else None
             source = (comm.rank - hop) % comm.size
-            for rows, keys, causal, mask in blocks(stage, layout, comm.rank, source, comm.size):
+            for rows, keys, causal, mask in masked_blocks(*given, source, comm.size, len(q)):
                 mine = [t[:, :, rows] for t in (out, lse, q)]
                 ring_merge(*mine, *kv[:, :, :, keys], causal, mask)
             kv = coming.wait() if more else kv
+        if stage.real is not None:
+            lse.masked_fill_(lse == -torch.inf, 0.0)  # padding that sees no key; the kernel's way
         out = out.to(q.dtype)
         ctx.save_for_backward(q, own, out, lse)
         return out
@@ -109,12 +112,12 @@ class _RingAttention(torch.autograd.Function):
         comm, stage, layout, site = ctx.ring
         q, kv, out, lse = ctx.saved_tensors
         shift = partial(comm.ring_shift, layout=layout, phase="backward", site=site)
-        dq, home = torch.zeros_like(q, dtype=lse.dtype), None
+        dq, home, given = torch.zeros_like(q, dtype=lse.dtype), None, (stage, layout, comm.rank)
         for hop in range(comm.size):
             more = hop + 1 < comm.size
             coming = shift(kv) if more else None
             source, dkv = (comm.rank - hop) % comm.size, torch.zeros_like(kv)
-            for rows, keys, causal, mask in blocks(stage, layout, comm.rank, source, comm.size):
+            for rows, keys, causal, mask in masked_blocks(*given, source, comm.size, len(q)):
                 totals = [dq[:, :, rows], *dkv[:, :, :, keys]]
                 mine = [grad[:, :, rows], q[:, :, rows], *kv[:, :, :, keys]]
                 after = [out[:, :, rows], lse[:, :, rows]]

@@ -20,8 +20,8 @@ from workbench.strategies.attention import (
     attention_backward,
     attention_flops,
     attention_with_lse,
-    visible,
 )
+from workbench.strategies.masks import mask_samples, visible
 
 
 class Block(NamedTuple):
@@ -55,6 +55,18 @@ def blocks(stage: Stage, layout: Layout, rank: int, source: int, p: int) -> tupl
     pairs = sorted(product(*pieces), key=lambda pair: pair[0].start != pair[1].start)
     made = (_block(stage, q, k, held[0][q], held[1][k]) for q, k in pairs)
     return tuple(block for block in made if block is not None)
+
+
+def masked_blocks(
+    stage: Stage, layout: Layout, rank: int, source: int, p: int, rows: int
+) -> list[Block]:
+    """`blocks` of ``rows`` folded sequences, without what is padding in their samples."""
+    found = blocks(stage, layout, rank, source, p)
+    if stage.real is None:
+        return list(found)
+    real = stage.real[:, places(stage, layout, source, p)]
+    keys = ((block, real[:, block.keys]) for block in found)
+    return [b._replace(mask=mask_samples(r, rows, b.mask)) for b, r in keys if r.any()]
 
 
 def places(stage: Stage, layout: Layout, rank: int, p: int) -> list[int]:
@@ -99,8 +111,9 @@ def merge(out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, causal: boo
     """Merge attention to one block of keys and values into ``out`` and ``lse``."""
     new_out, new_lse = attention_with_lse(q, k, v, causal, mask)
     total = torch.logaddexp(lse, new_lse.to(lse.dtype))
-    out.mul_((lse - total).exp_().unsqueeze(-1))
-    out.addcmul_(new_out.to(out.dtype), (new_lse - total).exp_().unsqueeze(-1))
+    base = total.masked_fill(total == -torch.inf, 0.0)  # such a query has not seen a key yet
+    out.mul_((lse - base).exp_().unsqueeze(-1))
+    out.addcmul_(new_out.to(out.dtype), (new_lse - base).exp_().unsqueeze(-1))
     lse.copy_(total)
 
 

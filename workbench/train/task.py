@@ -99,6 +99,11 @@ class TrainTask:
             raise ValueError(f"lr must be more than 0, got {self.lr!r}; try 1e-3")
         if not 0 <= self.seed < 2**63 // STEPS_PER_SEED or self.steps > STEPS_PER_SEED // 2:
             raise ValueError(f"seed={self.seed} or steps={self.steps} is too large, or below 0")
+        if self.spec.valid or self.spec.context_length:
+            raise ValueError(
+                f"clips are of one length and have no texts, but the spec has valid="
+                f"{self.spec.valid}, context_length={self.spec.context_length}; leave both out"
+            )
         for dims in self.buckets or (self.spec.dims,):
             _check_frames(dims, self.patch)
         assert self.specs, "each bucket makes a spec, or says why not"
