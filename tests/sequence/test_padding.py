@@ -11,6 +11,7 @@ from test_meshes import VIDEO
 
 import workbench as wb
 from workbench.dims import Dims, Lengths, Stage
+from workbench.footprint import closed_form_memory
 from workbench.launch import local_device
 from workbench.meter import Meter
 from workbench.outcome import compare
@@ -167,6 +168,12 @@ def test_lengths_are_part_of_a_spec():
     assert replace(MODEL, valid={}) != MODEL
     assert MODEL.real_tokens == 5 * 2 + 1 * 6 + 3 * 5
     assert hash(MODEL) == hash(replace(MODEL))
+
+
+def test_memory_in_closed_form_leaves_it_to_a_faked_step():
+    model = replace(MODEL, context_length=0, valid={"time": (5, 1, 3)})
+    with pytest.raises(ValueError, match="valid="):
+        closed_form_memory(model, "dsp", p=2)
 
 
 def test_pictures_show_whole_samples_and_training_has_no_others():

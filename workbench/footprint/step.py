@@ -145,6 +145,8 @@ def _check_covered(spec: TransformerSpec, cls: type[Strategy], fsdp: bool) -> No
         raise NotCovered(f"the attention ({cls.attend.__qualname__})")
     if spec.context_length:
         raise NotCovered(f"context_length={spec.context_length}")
+    if spec.valid:
+        raise NotCovered(f"valid={spec.valid}")
     if spec.positions != "none":
         raise NotCovered(f"positions={spec.positions!r}")
     for stage in spec.stages:
