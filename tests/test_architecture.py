@@ -40,7 +40,7 @@ ORDER = [
     {"launch", "meter"},
     {"fsdp"},
     {"rank"},
-    {"outcome"},
+    {"outcome", "wires"},
     {"step"},
     {"conformance", "train"},
     {"memory", "footprint"},

@@ -1,5 +1,6 @@
 """What was communicated: the record of one collective and the bytes that each rank sends."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -110,3 +111,22 @@ def bytes_to_peers(record: Collective, rank: int, p: int) -> list[int]:
     if record.kind == "all_to_all":
         return [0 if peer == rank else record.sent_bytes // (p - 1) for peer in range(p)]
     return [record.sent_bytes if peer == (rank + 1) % p else 0 for peer in range(p)]
+
+
+def crossing_bytes(log: Iterable[Collective], nodes: int, ranks_per_node: int) -> int:
+    """What the first node's card carries away to other nodes, if every rank has this log [bytes].
+
+    Ranks fill one node after another. Whatever stays inside a node does not pass its card.
+
+    Examples
+    --------
+    >>> switch = Collective("all_to_all", "sp", "time->space", "float32", 80, 60, "forward", 0, 0)
+    >>> crossing_bytes([switch], nodes=2, ranks_per_node=2)  # 2 ranks, 2 of 3 peers elsewhere
+    80
+    """
+    p = nodes * ranks_per_node
+    return sum(
+        sum(bytes_to_peers(record, rank, p)[ranks_per_node:])
+        for record in log
+        for rank in range(ranks_per_node)
+    )

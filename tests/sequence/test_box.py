@@ -9,14 +9,18 @@ import time
 import psutil
 import pytest
 import torch
+import torch.distributed as dist
 from small_spec import spec
 
 import workbench as wb
 from workbench import box
+from workbench.collectives import crossing_bytes
 from workbench.failure import RankError
 from workbench.launch import run_box
+from workbench.layout import Layout
 from workbench.rank import rank_step
 from workbench.strategies import select
+from workbench.wires import _as_gloo, measure, recorded
 
 BANDWIDTH = 250e6
 here = pytest.mark.skipif(box.missing() is not None, reason=f"no cluster in a box: {box.missing()}")
@@ -54,32 +58,41 @@ def test_the_same_step_as_without_it(name):
     assert not holders()
 
 
+def all_kinds(comm, sizes):
+    """One collective of each kind, as strategies ask for them."""
+    time, space = (Layout(sizes, dim) for dim in ("time", "space"))
+    partial = time.with_value("partial")
+    x = torch.randn(time.local_shape(comm.size))
+    y = comm.relayout(x, time, space)
+    assert torch.equal(comm.relayout(y, space, time), x)
+    gathered = comm.relayout(x, time, time.with_split(None))
+    comm.relayout(gathered, partial, time)
+    comm.ring_shift(x, time, "forward", comm.site()).wait()
+    comm.sum_gradients([torch.ones(1_000_000)])
+
+
 @here
-def test_what_crosses_a_card_is_what_the_log_says():
-    """Of an all-to-all among 2 x 2 ranks, two thirds of what a rank sends leave its node."""
-    model = spec("time=64 space=64", ("space", "time"), heads=4, d_model=512)
-    sizes = model.stream.sizes
+@pytest.mark.parametrize(("nodes", "ranks_per_node"), [(2, 2), (3, 1)])
+def test_a_card_carries_what_the_log_says(nodes, ranks_per_node):
+    sizes = spec("time=48 space=48", ("space", "time"), heads=4, d_model=512).stream.sizes
 
     def on_rank(rank, comm):
-        import torch.distributed as dist
-
-        from workbench.layout import Layout
-
-        before, after = (Layout(sizes, dim) for dim in ("time", "space"))
-        x = torch.randn(before.local_shape(comm.size))
         dist.barrier()
+        found = []
         sent = through_the_card()
-        y = comm.relayout(x, before, after)
-        back = comm.relayout(y, after, before)
+        all_kinds(comm, sizes)
         dist.barrier()
-        return through_the_card() - sent, [r.sent_bytes for r in comm.log], bool((back == x).all())
+        found = through_the_card() - sent
+        return found, comm.log
 
-    for crossed, sent, same in run_box(on_rank, inter_bandwidth=BANDWIDTH):
-        assert same
-        assert len(sent) == 2
-        # Two ranks of a node share its card; packets' headers come on top.
-        assert crossed == pytest.approx(2 * sum(sent) * 2 / 3, rel=0.05)
-        assert sent[0] / 3 > box.PIECE_BYTES
+    ranks = run_box(on_rank, nodes=nodes, ranks_per_node=ranks_per_node, inter_bandwidth=BANDWIDTH)
+    for carried, log in ranks:
+        kinds = ["all_to_all"] * 2 + ["all_gather", "reduce_scatter", "ring_shift", "all_reduce"]
+        assert [record.kind for record in log] == kinds
+        assert log[0].sent_bytes / (len(ranks) - 1) > box.PIECE_BYTES
+        # Packets' headers come on top.
+        said = crossing_bytes(_as_gloo(log), nodes, ranks_per_node)
+        assert carried == pytest.approx(said, rel=0.05)
 
 
 @here
@@ -166,3 +179,22 @@ def test_a_machine_that_lacks_something_says_what(monkeypatch):
         run_box(lambda rank, comm: rank, inter_bandwidth=1e6)
     monkeypatch.setattr(box.sys, "platform", "darwin")
     assert box.missing() == "network namespaces are Linux's; this is darwin"
+
+
+@here
+def test_a_measured_row_has_the_logs_bytes_and_real_times():
+    model = spec("time=4 space=8", ("space", "time"), heads=4, d_model=32)
+    rows = measure(model, ["dsp", "ulysses"], [1.0], repeats=1)
+    assert [(row.strategy, row.gbit_per_s) for row in rows] == [("dsp", 1.0), ("ulysses", 1.0)]
+    for row in rows:
+        log = wb.fake_step(model, row.strategy, p=4).log
+        assert row.crossing_bytes == crossing_bytes(log, 2, 2)
+        assert row.wire_s == row.crossing_bytes / 125e6
+        assert min(row.seconds, row.local_s) > 0
+        assert row.expected_s == row.local_s + row.wire_s
+
+
+def test_recorded_rows_are_of_the_benchmark():
+    rows = recorded()
+    assert {row.strategy for row in rows} == set(wb.STRATEGIES) - {"single"}
+    assert len({row.gbit_per_s for row in rows}) >= 3
