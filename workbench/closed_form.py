@@ -53,13 +53,12 @@ def closed_form_bytes(
     Raises
     ------
     ValueError
-        If the strategy can't run this, or the phase is unknown.
+        If the strategy can't run this, the phase is unknown, or ``autocast=True`` is asked for.
     """
+    _check_countable(phase, options.pop("autocast", False))
     memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": fsdp}
     cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
     ranks, data = ranks_of(cls, p, mesh)
-    if phase not in PHASES:
-        raise ValueError(f"phase must be one of {', '.join(map(repr, PHASES))}; got {phase!r}")
     if p == 1:
         return 0
     itemsize = getattr(torch, dtype).itemsize
@@ -95,6 +94,16 @@ def _gradient_bytes(spec, cls, ranks, data: int, itemsize: int) -> int:
     return sum(
         sent_bytes("all_reduce", shard_size(count, p) * p * itemsize, p) for count, p in buckets
     )
+
+
+def _check_countable(phase: Phase | None, autocast: bool) -> None:
+    if phase not in PHASES:
+        raise ValueError(f"phase must be one of {', '.join(map(repr, PHASES))}; got {phase!r}")
+    if autocast:
+        raise ValueError(
+            "under autocast some tensors travel in bfloat16 and some in dtype, and the closed "
+            "forms know one dtype; fake_step(..., autocast=True) counts them"
+        )
 
 
 def _fsdp_bytes(spec, p: int, phase: str, fsdp: bool | str, itemsize: int) -> int:

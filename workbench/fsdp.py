@@ -4,6 +4,7 @@ Each branch is one group: its weights are gathered just before it runs and let g
 its gradients are summed and scattered. `Comm` moves and records both.
 """
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -21,16 +22,25 @@ from workbench.model import Transformer
 
 
 @contextmanager
-def faked(p: int) -> Iterator[None]:
-    """In here tensors have no values, and torch believes that it is rank 0 of ``p``.
+def faked(p: int | None) -> Iterator[None]:
+    """In here tensors have no values; and torch believes that it is rank 0 of ``p``, if given.
 
-    FSDP refuses meta tensors; it takes torch's fake tensors, which know a device.
+    FSDP and autocast know no meta tensors; they take torch's fake tensors, which know a device.
 
     Raises
     ------
     RuntimeError
         If this process belongs to a real process group already: torch has room for one.
     """
+    with contextlib.ExitStack() as stack:
+        if p is not None:
+            stack.enter_context(_fake_group(p))
+        stack.enter_context(FakeTensorMode())
+        yield
+
+
+@contextmanager
+def _fake_group(p: int) -> Iterator[None]:
     if dist.is_initialized():
         raise RuntimeError(
             "fake_step(fsdp=True) makes a fake process group, and this process is a rank of a real "
@@ -40,8 +50,7 @@ def faked(p: int) -> Iterator[None]:
 
     dist.init_process_group("fake", rank=0, world_size=p, store=FakeStore())
     try:
-        with FakeTensorMode():
-            yield
+        yield
     finally:
         dist.destroy_process_group()
 

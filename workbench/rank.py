@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ def rank_step(
         of the input and weights), ``start`` (the input's layout), ``log``, ``seconds`` (a list).
         Layouts come as `Held`. ``part`` is the rank along the strategy's axis, ``data`` that
         along the axis over which the samples are cut. ``memory`` is ``checkpoint``, ``switch``,
-        ``accumulate`` and ``fsdp``, as of `fake_step`.
+        ``accumulate``, ``fsdp`` and ``autocast``, as of `fake_step`.
     """
     step = RankStep(comm, spec, cls, dtype, seed, shard, local_device(), mesh, **memory)
     seconds = []
@@ -86,11 +87,11 @@ class RankStep:
 
     def __init__(
         self, comm, spec, cls, dtype, seed, shard, device, mesh=None,
-        *, checkpoint="none", switch="inside", accumulate=1, fsdp=False,
+        *, checkpoint="none", switch="inside", accumulate=1, fsdp=False, autocast=False,
     ):  # fmt: skip
         ranks, data = ranks_of(cls, comm.size, mesh)
         self.world, self.spec, self.accumulate = comm, spec, accumulate
-        self.fsdp = fsdp and comm.size > 1
+        self.fsdp, self.autocast = fsdp and comm.size > 1, autocast
         grid = Mesh(comm, mesh) if mesh else None
         self.data = grid[DATA] if data > 1 else comm.beside(DATA, 1, 0, None)
         mine = replace(spec, batch=shard_size(spec.batch, data) // accumulate, valid={})
@@ -130,7 +131,8 @@ class RankStep:
         valid = len(self.held(self.strategy.start).layout.held("batch", 0, 1))
         for i, x in enumerate(self.x.split(samples)):
             first, lengths = i * samples, self._lengths().of(slice(i * samples, (i + 1) * samples))
-            y, layout = self.model(x, self._context(first, samples), lengths)
+            with torch.autocast(x.device.type, torch.bfloat16) if self.autocast else nullcontext():
+                y, layout = self.model(x, self._context(first, samples), lengths)
             y = self._real(y, layout, lengths)
             outputs.append(y.detach())
             data = self._without_padding(y, layout)[: max(0, valid - first)]

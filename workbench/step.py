@@ -35,6 +35,7 @@ def fake_step(
     switch: str = "inside",
     accumulate: int = 1,
     fsdp: bool | str = False,
+    autocast: bool = False,
     **options,
 ) -> FakedStep:
     """Go through one training step of rank 0 on meta tensors; any ``p``, nothing is sent.
@@ -69,6 +70,9 @@ def fake_step(
         ``weight_bytes`` are gathers ahead of each branch's forward and backward, and gradients
         are scattered as they are summed. ``"keep"`` keeps a branch's weights whole in between.
         For strategies whose ranks hold all weights otherwise.
+    autocast : bool
+        Matrix products and attention in bfloat16 by torch's autocast, and what they make travels
+        as such; weights, their gradients and the residual stream stay in ``dtype``.
     **options
         Values of the strategy's own options, as ``wb.STRATEGIES[strategy].options`` lists them.
 
@@ -84,18 +88,20 @@ def fake_step(
     >>> faked.forward_bytes == closed_form_bytes(PRESETS["toy-video"], "dsp", p=4, phase="forward")
     True
     """
-    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": fsdp}
+    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate,
+              "fsdp": fsdp, "autocast": autocast}  # fmt: skip
     cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
     sharded = fsdp and p > 1
+    on_cpu = sharded or autocast  # neither knows meta tensors
 
     def on_rank(rank, comm):
-        device = torch.device("cpu" if sharded else "meta")
+        device = torch.device("cpu" if on_cpu else "meta")
         step = RankStep(comm, spec, cls, dtype, seed, shard, device, mesh, **memory)
         with Meter(leaf for _, leaf in step.leaves()) as meter:
             step.run()
         return FakedStep(cls.name, p, dtype, shard, comm.log, meter.flops, meter.peak_bytes)
 
-    with faked(p) if sharded else nullcontext():
+    with faked(p if sharded else None) if on_cpu else nullcontext():
         return on_rank(0, Comm(p))
 
 
@@ -112,6 +118,7 @@ def run_step(
     switch: str = "inside",
     accumulate: int = 1,
     fsdp: bool | str = False,
+    autocast: bool = False,
     repeats: int = 1,
     threads: int = 1,
     timeout_s: float = 300.0,
@@ -121,7 +128,8 @@ def run_step(
 
     Parameters
     ----------
-    spec, strategy, p, dtype, seed, shard, mesh, checkpoint, switch, accumulate, fsdp, **options
+    spec, strategy, p, dtype, seed, shard, mesh, checkpoint, switch, accumulate, fsdp,
+    autocast, **options
         As for `fake_step`. Weights and input are drawn from ``seed``, the same for every
         strategy and ``p``.
     repeats : int
@@ -137,7 +145,8 @@ def run_step(
         As `run_local`.
     """
     check_count("repeats", repeats)
-    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": fsdp}
+    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate,
+              "fsdp": fsdp, "autocast": autocast}  # fmt: skip
     cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
     started = time.perf_counter()
     ranks = run_local(
@@ -162,13 +171,15 @@ def torchrun_step(
     switch: str = "inside",
     accumulate: int = 1,
     fsdp: bool | str = False,
+    autocast: bool = False,
     repeats: int = 1,
     **options,
 ) -> RealStep | None:
     """`run_step` on the ranks that torchrun has started; the result on rank 0, else None."""
     p = int(os.environ["WORLD_SIZE"])
     check_count("repeats", repeats)
-    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": fsdp}
+    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate,
+              "fsdp": fsdp, "autocast": autocast}  # fmt: skip
     cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
     started = time.perf_counter()
     ranks = run_torchrun(
