@@ -96,7 +96,7 @@ def _gradient_bytes(spec, cls, ranks, data: int, itemsize: int) -> int:
     )
 
 
-def _check_countable(phase: Phase | None, autocast: bool) -> None:
+def _check_countable(phase: str | None, autocast: bool) -> None:
     if phase not in PHASES:
         raise ValueError(f"phase must be one of {', '.join(map(repr, PHASES))}; got {phase!r}")
     if autocast:
