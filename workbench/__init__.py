@@ -18,6 +18,11 @@ _HOME = {
     "diff": "explain_step",
     "run_local": "launch",
     "verify": "conformance",
+    "Cluster": "cluster",
+    "CLUSTERS": "cluster",
+    "Device": "cluster",
+    "Link": "cluster",
+    "predict": "cost",
 }
 __all__ = list(_HOME)
 

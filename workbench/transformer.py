@@ -96,9 +96,9 @@ class TransformerSpec(Geometry):
     @property
     def branches(self) -> tuple[Stage | None, ...]:
         """All branches in order: the stage of an attention, ``None`` for cross-attention or MLP."""
-        return tuple(stage for _, stage in self._layer()) * self.num_layers
+        return tuple(stage for _, stage in self.layer_branches()) * self.num_layers
 
-    def _layer(self) -> list[tuple[str, Stage | None]]:
+    def layer_branches(self) -> list[tuple[str, Stage | None]]:
         """Kind and stage of each branch of a layer."""
         branches = []
         for stage in self.stages:
@@ -111,7 +111,7 @@ class TransformerSpec(Geometry):
         """Where each of the `branches` stands, and the prefix of its weights' names."""
         for layer in range(self.num_layers):
             counts = {"attention": 0, "cross": 0, "mlp": 0}
-            for kind, stage in self._layer():
+            for kind, stage in self.layer_branches():
                 name = f"layers.{layer}.{kind}.{counts[kind]}"
                 counts[kind] += 1
                 yield Place(name, layer, counts["attention"] - 1, stage, kind)
@@ -141,7 +141,7 @@ class TransformerSpec(Geometry):
         text = 4 * self.batch * self.context_length * self.d_model * kv_width
         cross = text + 4 * tokens * self.d_model * (self.d_model + self.context_length)
         forward = 0
-        for kind, stage in self._layer() * self.num_layers:
+        for kind, stage in self.layer_branches() * self.num_layers:
             if stage is None:
                 forward += mlp if kind == "mlp" else cross
             else:
@@ -149,7 +149,7 @@ class TransformerSpec(Geometry):
                 halved = stage.causal and stage.window is None
                 pairs = tokens * (length + 1) // 2 if halved else tokens * length
                 forward += projections + 4 * pairs * self.d_model
-        texts = sum(kind == "cross" for kind, _ in self._layer()) * self.num_layers
+        texts = sum(kind == "cross" for kind, _ in self.layer_branches()) * self.num_layers
         return 3 * forward - texts * text  # the text is given: it has no gradient
 
     def activation_bytes(self, dtype: str = "float32") -> int:

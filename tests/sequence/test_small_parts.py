@@ -30,7 +30,7 @@ def test_durations_as_people_read_them(duration_s, text):
 
 def test_devices_are_those_of_the_data_sheets():
     for device in DEVICES.values():
-        assert 40 * GB < device.memory_bytes < 1000 * GB
+        assert 20 * GB < device.memory_bytes < 1000 * GB
         assert 1e14 < device.peak_flops_per_s < 1e16
         assert "data sheet" in device.source
 

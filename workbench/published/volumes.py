@@ -1,4 +1,4 @@
-"""What others have published, each figure with its source and grade, beside ours from the log."""
+"""The volumes of communication that papers state, beside those that the logs have."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,13 +9,6 @@ from workbench.dims import Stage
 from workbench.step import fake_step
 from workbench.transformer import TransformerSpec
 
-#: How a figure came to us; said wherever one reaches a reader.
-GRADES = {
-    "A": "read in a primary source",
-    "A-dig": "read off the authors' figure",
-    "B": "quoted by a third party",
-    "I": "our own inference",
-}
 _TABLE_3 = "Zhao et al., arXiv:2403.10266, Table 3"
 
 

@@ -1,0 +1,78 @@
+"""Clusters: every number has a source, and own ones take one call."""
+
+import math
+import pickle
+from dataclasses import replace
+
+import pytest
+
+import workbench as wb
+from workbench.cluster import DEVICES, KINDS, Figure, figures_of
+from workbench.units import GB
+
+OWN = wb.Cluster("ours", wb.Device("ours", 8 * GB, 1e13), gpus_per_node=4,
+                 intra=wb.Link("PCIe", 10e9))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", wb.CLUSTERS)
+def test_every_number_of_a_preset_says_where_it_is_from(name):
+    cluster = wb.CLUSTERS[name]
+    assert cluster.name == name
+    rows = figures_of(cluster)
+    for row in rows:
+        assert row.kind in [*KINDS, "not found"], row
+        assert row.source, row
+        assert (row.value is None) == (row.kind == "not found"), row
+        if row.kind == "given":  # how many there are is up to whoever runs
+            assert row.name in {"gpus_per_node", "nodes", "oversubscription", "step_overhead_s"}
+    rates = [row for row in rows if row.unit in ("bytes/s", "flop/s") and row.value]
+    assert all(1e9 < row.value < 1e16 for row in rates)
+
+
+def test_what_is_reached_is_below_the_data_sheet():
+    for device in DEVICES.values():
+        assert device.attention_rate < device.matmul_rate < device.peak_flops_per_s
+
+
+def test_a_preset_without_a_public_network_says_so():
+    rows = {row.part: row for row in figures_of(wb.CLUSTERS["8x-l40s"])}
+    assert rows["network"].kind == "not found"
+    assert "no public figure" in rows["network"].source
+    with pytest.raises(ValueError, match=r"p=16.*no public figure.*inter="):
+        wb.CLUSTERS["8x-l40s"].check_ranks(16)
+
+
+def test_figures_keep_their_source():
+    peak = wb.CLUSTERS["dgx-h100"].device.peak_flops_per_s
+    again = pickle.loads(pickle.dumps(peak))
+    assert (again, again.kind, again.source) == (peak, peak.kind, peak.source)
+    assert type(peak * 2) is float
+    assert isinstance(peak, Figure)
+
+
+def test_own_clusters():
+    assert OWN.gpus == 4
+    assert OWN.nic_bytes_per_s is None
+    assert OWN.device.matmul_rate == 1e13
+    assert math.isinf(OWN.device.memory_rate)
+    two = replace(OWN, nodes=2, inter=wb.Link("Ethernet", 2e9), nics_per_node=2, oversubscription=4)
+    assert two.nic_bytes_per_s == 2e9 * 2 / 4 / 4
+    by_kind = wb.Link("NVLink", {"*": 1e9, "all_to_all": 2e9})
+    assert (by_kind.bandwidth("all_to_all"), by_kind.bandwidth("ring_shift")) == (2e9, 1e9)
+
+
+@pytest.mark.parametrize(
+    ("make", "rule"),
+    [
+        (lambda: replace(OWN, nodes=2), "no inter= link"),
+        (lambda: replace(OWN, gpus_per_node=0), "gpus_per_node.*at least 1"),
+        (lambda: replace(OWN, oversubscription=0.5), "oversubscription.*at least 1.*0.5"),
+        (lambda: wb.Link("x", 0), "must be positive"),
+        (lambda: wb.Link("x", {"all_to_all": 1e9}), "need '\\*'"),
+        (lambda: wb.Device("x", 1, -1.0), "peak_flops_per_s of x must be positive"),
+        (lambda: OWN.check_ranks(5), "p=5 ranks do not fit.*4"),
+    ],
+)
+def test_impossible_clusters(make, rule):
+    with pytest.raises(ValueError, match=rule):
+        make()

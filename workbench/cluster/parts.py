@@ -1,0 +1,246 @@
+"""What a machine is made of: devices, the links between them, and nodes of both."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from workbench.dims import check_count
+
+#: How a number came to be known.
+KINDS = {
+    "spec": "the maker's data sheet",
+    "measured": "somebody's measurement, or ours",
+    "vendor-statement": "an engineer of the maker, on the record",
+    "vendor-model": "a constant in the maker's own model of costs",
+    "derived": "computed from other figures, as its source says",
+    "fitted": "chosen so that published results come out",
+    "given": "by whoever made the cluster",
+}
+
+
+class Figure(float):
+    """A number that remembers where it is from. Arithmetic with it gives plain floats.
+
+    Parameters
+    ----------
+    value : float
+        In SI units.
+    kind : str
+        A key of `KINDS`.
+    source : str
+        Where it is from, or how it was computed.
+
+    Examples
+    --------
+    >>> peak = Figure(989e12, "spec", "the data sheet")
+    >>> peak.kind, peak / 1e12
+    ('spec', 989.0)
+    """
+
+    kind: str
+    source: str
+
+    def __new__(cls, value: float, kind: str, source: str):
+        assert kind in KINDS, kind
+        figure = super().__new__(cls, value)
+        figure.kind, figure.source = kind, source
+        return figure
+
+    def __getnewargs__(self):
+        return float(self), self.kind, self.source
+
+
+@dataclass(frozen=True)
+class Device:
+    """One accelerator, or one process of a CPU.
+
+    Parameters
+    ----------
+    name : str
+        As its maker calls it.
+    memory_bytes : int
+        Size of its memory [bytes].
+    peak_flops_per_s : float
+        Dense bfloat16 matrix products, as the data sheet has it [flop/s]. No program reaches it.
+    source : str
+        Where the two numbers above are from.
+    matmul_flops_per_s, attention_flops_per_s : float or None
+        What large matrix products and fused attention reach [flop/s]. ``None``: the peak, of
+        which attention gets a third, as on an H100.
+    memory_bytes_per_s : float or None
+        What elementwise kernels and copies reach, reads and writes together [bytes/s].
+        ``None``: so fast that they cost nothing.
+    launch_s : float
+        Time from one small kernel to the next [s].
+    """
+
+    name: str
+    memory_bytes: int
+    peak_flops_per_s: float
+    source: str = ""
+    matmul_flops_per_s: float | None = None
+    attention_flops_per_s: float | None = None
+    memory_bytes_per_s: float | None = None
+    launch_s: float = 0.0
+
+    def __post_init__(self):
+        for name in ("memory_bytes", "peak_flops_per_s"):
+            _check_positive(f"{name} of {self.name}", getattr(self, name))
+        for name in ("matmul_flops_per_s", "attention_flops_per_s", "memory_bytes_per_s"):
+            if getattr(self, name) is not None:
+                _check_positive(f"{name} of {self.name}", getattr(self, name))
+
+    @property
+    def matmul_rate(self) -> float:
+        """What matrix products reach [flop/s]."""
+        return self.matmul_flops_per_s or self.peak_flops_per_s
+
+    @property
+    def attention_rate(self) -> float:
+        """What fused attention reaches [flop/s]."""
+        return self.attention_flops_per_s or self.peak_flops_per_s / 3
+
+    @property
+    def memory_rate(self) -> float:
+        """What copies reach [bytes/s]."""
+        return self.memory_bytes_per_s or float("inf")
+
+
+@dataclass(frozen=True)
+class Link:
+    """What joins ranks: alpha and beta of collectives over it.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"NVLink 4"``.
+    bandwidth_bytes_per_s : float or mapping of str to float
+        What one rank can send and receive at the same time [bytes/s]; of every kind of
+        collective, or by kind, with ``"*"`` for the others.
+    alpha_s : float
+        Latency of a collective, whatever its size [s].
+    step_s : float
+        Latency of each step of a ring, or level of a tree [s].
+    message_s : float
+        Latency of each further peer of an all-to-all [s].
+    """
+
+    name: str
+    bandwidth_bytes_per_s: float | Mapping[str, float]
+    alpha_s: float = 0.0
+    step_s: float = 0.0
+    message_s: float = 0.0
+
+    def __post_init__(self):
+        for kind, rate in self.rates.items():
+            _check_positive(f"bandwidth of {self.name} for {kind!r}", rate)
+        if "*" not in self.rates:
+            raise ValueError(
+                f"bandwidths of {self.name} by kind need '*' for the kinds that are not named; "
+                f"got {list(self.rates)}"
+            )
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Bandwidths by kind of collective; ``"*"`` stands for the others [bytes/s]."""
+        given = self.bandwidth_bytes_per_s
+        return given if isinstance(given, Mapping) else {"*": given}
+
+    def bandwidth(self, kind: str) -> float:
+        """What one rank sends in a collective of this kind [bytes/s]."""
+        return self.rates.get(kind, self.rates["*"])
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Nodes of devices.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    device : Device
+        All its devices are of this kind.
+    gpus_per_node : int
+        Devices in a node; ranks fill one node after another.
+    intra : Link
+        Between the devices of a node.
+    nodes : int
+        How many there are.
+    inter : Link or None
+        One network interface of a node. ``None``: nodes cannot be joined.
+    nics_per_node : int or None
+        Network interfaces of a node; ``None``: one for each device.
+    oversubscription : float
+        How many times more the nodes can send than the network between them carries.
+    step_overhead_s : float
+        What a step costs besides, whatever its size [s]: data, optimizer, logging.
+    notes : str
+        What is not known of it.
+
+    Raises
+    ------
+    ValueError
+        If a number cannot be.
+
+    Examples
+    --------
+    >>> mine = Cluster("two boxes", Device("ours", 24 * 10**9, 1e14), gpus_per_node=4,
+    ...                intra=Link("PCIe", 20e9, alpha_s=1e-5), nodes=2,
+    ...                inter=Link("100 Gbit/s", 12.5e9, alpha_s=2e-5), nics_per_node=1)
+    >>> mine.gpus, mine.nic_bytes_per_s
+    (8, 3125000000.0)
+    """
+
+    name: str
+    device: Device
+    gpus_per_node: int
+    intra: Link
+    nodes: int = 1
+    inter: Link | None = None
+    nics_per_node: int | None = None
+    oversubscription: float = 1.0
+    step_overhead_s: float = 0.0
+    notes: str = field(default="", compare=False)
+
+    def __post_init__(self):
+        for name in ("gpus_per_node", "nodes"):
+            check_count(f"{name} of cluster {self.name!r}", getattr(self, name))
+        if self.nics_per_node is not None:
+            check_count(f"nics_per_node of cluster {self.name!r}", self.nics_per_node)
+        if self.oversubscription < 1:
+            raise ValueError(
+                f"oversubscription of cluster {self.name!r} must be at least 1 (1 is a network "
+                f"that carries all that the nodes can send); got {self.oversubscription}"
+            )
+        if self.nodes > 1 and self.inter is None:
+            raise ValueError(
+                f"cluster {self.name!r} has {self.nodes} nodes but no inter= link between them"
+            )
+
+    @property
+    def gpus(self) -> int:
+        """Devices of all nodes."""
+        return self.nodes * self.gpus_per_node
+
+    @property
+    def nic_bytes_per_s(self) -> float | None:
+        """A device's share of its node's network interfaces [bytes/s]."""
+        if self.inter is None:
+            return None
+        each = (self.nics_per_node or self.gpus_per_node) / self.gpus_per_node
+        return float(self.inter.bandwidth("*")) * each / self.oversubscription
+
+    def check_ranks(self, p: int) -> None:
+        """Raise ValueError if there are fewer than ``p`` devices."""
+        if p > self.gpus:
+            known = f" ({self.notes})" if self.notes else ""
+            raise ValueError(
+                f"p={p} ranks do not fit cluster {self.name!r} of {self.nodes} x "
+                f"{self.gpus_per_node} = {self.gpus} devices{known}; take a smaller p, or give it "
+                "more nodes by dataclasses.replace(cluster, nodes=..., inter=Link(...))"
+            )
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, got {value!r}")

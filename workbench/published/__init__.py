@@ -1,0 +1,15 @@
+"""What others have published, each figure with its source and grade, beside ours.
+
+Volumes come from the log (`volume_table`), seconds from `workbench.cost` (`table`).
+"""
+
+from workbench.published.figure3 import BARS, H800, Bar, fig3_throughput
+from workbench.published.grades import GRADES
+from workbench.published.latency import LATENCIES, Latency, inference_latency
+from workbench.published.table import PublishedRow, table
+from workbench.published.volumes import VolumeRow, volume_table
+
+__all__ = [
+    "BARS", "GRADES", "H800", "LATENCIES", "Bar", "Latency", "PublishedRow", "VolumeRow",
+    "fig3_throughput", "inference_latency", "table", "volume_table",
+]  # fmt: skip

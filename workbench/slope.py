@@ -1,0 +1,64 @@
+"""What a step of somebody's own strategy computes and sends: from faked steps of few layers.
+
+A layer more sends and computes what the second layer does more than the first.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from workbench.step import fake_step
+from workbench.strategies import Strategy
+from workbench.traffic import Sent
+from workbench.transformer import TransformerSpec
+from workbench.work import Kernel, kernels
+
+
+def counted(
+    spec: TransformerSpec, cls: type[Strategy], given: Mapping[str, Any]
+) -> tuple[list[Sent], list[Kernel]]:
+    """Collectives and kernels of one rank in one step of ``spec``.
+
+    Parameters
+    ----------
+    spec, cls : TransformerSpec, type of Strategy
+        What is asked for.
+    given : mapping
+        Arguments of `fake_step`.
+
+    Notes
+    -----
+    Kernels are those of one device, each with the part of its flops and bytes that the faked rank
+    has of all flops. Where a strategy does something other in every second layer, such as a
+    schedule over three dims, the slope from one layer to two is not exact.
+    """
+    one, two = (fake_step(replace(spec, num_layers=n), cls, **given) for n in (1, 2))
+    layers = spec.num_layers
+    sent = _extrapolated(_counts(one.log), _counts(two.log), layers)
+    flops = one.flops + (layers - 1) * (two.flops - one.flops)
+    memory = {name: given[name] for name in ("checkpoint", "accumulate")}
+    alone = {"p": 1, "dtype": given["dtype"], "shard": None, **memory}
+    whole = kernels(spec, Strategy, **alone)
+    part = flops / sum(k.flops * k.count for k in whole)
+    return sent, [k._replace(flops=k.flops * part, bytes=k.bytes * part) for k in whole]
+
+
+def _counts(log) -> Counter:
+    return Counter(
+        (r.kind, r.axis, r.phase, r.stage, r.input_bytes, r.sent_bytes)
+        for r in log
+        if r.phase != "gradients"
+    ) | Counter({("gradients", r.kind, r.axis): r.input_bytes for r in log if r.stage is None})
+
+
+def _extrapolated(one: Counter, two: Counter, layers: int) -> list[Sent]:
+    found = []
+    for key in one | two:
+        count = one[key] + (layers - 1) * (two[key] - one[key])
+        if key[0] == "gradients":  # one bucket, which grows with the layers
+            _, kind, axis = key
+            found.append(Sent(kind, axis, "gradients", None, count, count, 1))
+        elif count:
+            found.append(Sent(*key, count))
+    return found

@@ -1,0 +1,151 @@
+"""A step's kernels and collectives on a cluster: how long each stage takes, and what hides."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+from workbench.cluster import Cluster
+from workbench.hiding import behind_the_backward, prefetched, round_the_ring
+from workbench.traffic import Sent
+from workbench.transformer import TransformerSpec
+from workbench.wire import collective_seconds
+from workbench.work import Kernel
+
+#: Flops of an attention's backward that are not counted: the scores, computed a second time.
+#: Source: Dao et al. (2022), FlashAttention, arXiv:2205.14135: 5 products backward, 4 counted.
+_BACKWARD_AGAIN = 5 / 4
+#: Bytes that a re-layout reads and writes, per byte of the input buffer: a copy into chunks and
+#: one out of them; a gather joins p parts; a reduction only makes chunks, or copies its input.
+#: Source: `workbench.comm.Comm`, which makes these copies.
+_COPIED = {
+    "all_to_all": lambda p: 4, "all_gather": lambda p: 2 * p, "reduce_scatter": lambda p: 2,
+    "all_reduce": lambda p: 2, "ring_shift": lambda p: 0,
+}  # fmt: skip
+#: A bucket of gradients is filled and emptied.
+_BUCKET_COPIED = 4
+#: Launches of a collective: itself, and the copies before and after it.
+_LAUNCHES = 3
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """The part of a step that one stage has in all layers together [s]; hidden time is apart."""
+
+    stage: str
+    compute_s: float
+    exposed_communication_s: float
+    relayout_s: float
+    hidden_communication_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class StepCounts:
+    """What one rank computes and sends in a step, whatever the machine.
+
+    ``axes`` are the mesh's, the outermost first; the last one's ranks are neighbours.
+    """
+
+    spec: TransformerSpec
+    strategy: str
+    p: int
+    dtype: str
+    axes: Mapping[str, int]
+    accumulate: int
+    done: tuple[Kernel, ...]
+    sent: tuple[Sent, ...]
+
+    def forward(self) -> "StepCounts":
+        """The forward pass alone; FSDP gathers its weights once."""
+        done = tuple(k for k in self.done if k.phase == "forward")
+        sent = [s for s in self.sent if s.phase == "forward"]
+        for gather in (s for s in self.sent if s.phase == "weights"):
+            scatters = (s for s in self.sent if s.phase == "gradients" and s.stage == gather.stage)
+            once = {s.sent_bytes: s.count for s in scatters}
+            sent.append(gather._replace(count=once[gather.sent_bytes]))
+        return replace(self, done=done, sent=tuple(sent))
+
+    def group(self, axis: str) -> tuple[int, int]:
+        """Ranks along an axis, and how far apart they are."""
+        if axis not in self.axes:
+            return self.p, 1
+        inner = list(self.axes)[list(self.axes).index(axis) + 1 :]
+        return self.axes[axis], prod(self.axes[name] for name in inner)
+
+    @property
+    def launches(self) -> float:
+        """Kernels and copies that are launched."""
+        return sum(k.count for k in self.done) + _LAUNCHES * sum(s.count for s in self.sent)
+
+
+def timed(
+    step: StepCounts, cluster: Cluster, gradient_sync: str
+) -> tuple[list[StageCost], dict[str, float], float]:
+    """Seconds of each stage, of each kind of kernel, and of communication between nodes.
+
+    The last stage is none: the gradients of all weights, summed in one go.
+    """
+    clock = _Clock(step, cluster, gradient_sync)
+    names = ["x".join(stage) for stage in step.spec.stages]
+    stages = [clock.stage(number, name) for number, name in enumerate(names)]
+    stages.append(clock.stage(None, "weights"))
+    return stages, clock.kinds, clock.across_s
+
+
+class _Clock:
+    """Adds up the seconds of a step."""
+
+    def __init__(self, step: StepCounts, cluster: Cluster, gradient_sync: str):
+        self.step, self.cluster, self.gradient_sync = step, cluster, gradient_sync
+        self.kinds = dict.fromkeys(("matmul", "attention", "elementwise"), 0.0)
+        self.computed: Counter[tuple] = Counter()
+        self.across_s = 0.0
+        for kernel in step.done:
+            spent = kernel.count * kernel_seconds(kernel, cluster)
+            self.kinds[kernel.kind] += spent
+            self.computed[kernel.stage, kernel.phase, kernel.kind] += spent
+
+    def stage(self, number: int | None, name: str) -> StageCost:
+        compute = sum(s for (where, *_), s in self.computed.items() if where == number)
+        exposed = hidden = copies = 0.0
+        cut = []
+        for sent in (s for s in self.step.sent if s.stage == number):
+            ranks, stride = self.step.group(sent.axis)
+            at = {"ranks": ranks, "cluster": self.cluster, "stride": stride}
+            once = collective_seconds(sent.kind, sent.input_bytes, **at)
+            self.across_s += once * sent.count * (ranks * stride > self.cluster.gpus_per_node)
+            bucket = sent.phase == "gradients" and sent.kind == "all_reduce"
+            copied = _BUCKET_COPIED if bucket else _COPIED[sent.kind](ranks)
+            copies += copied * sent.input_bytes * sent.count / self.cluster.device.memory_rate
+            if sent.phase == "weights" or (sent.phase == "gradients" and not bucket):
+                cut += [once] * sent.count
+                continue
+            shown = self._exposed(sent, once, ranks, stride)
+            exposed, hidden = exposed + shown[0], hidden + shown[1]
+        shown = prefetched(cut, compute)
+        exposed, hidden = exposed + shown, hidden + sum(cut) - shown
+        return StageCost(name, compute, exposed, copies, hidden)
+
+    def _exposed(self, sent: Sent, once: float, ranks: int, stride: int) -> tuple[float, float]:
+        """What of equal collectives is exposed, and what is hidden [s]."""
+        step = self.step
+        if sent.kind == "ring_shift":
+            phases = ("forward", "backward")
+            behind = {phase: self.computed[sent.stage, phase, "attention"] for phase in phases}
+            return round_the_ring(sent, once, ranks, step.spec.num_layers * step.accumulate, behind)
+        if sent.phase == "gradients" and self.gradient_sync == "ddp":
+            spent = self.computed.items()
+            backward = sum(s for (_, phase, _), s in spent if phase == "backward")
+            last = backward / step.accumulate  # of several backwards the last one sends
+            return behind_the_backward(sent, ranks, stride, self.cluster, last)
+        return once * sent.count, 0.0
+
+
+def kernel_seconds(kernel: Kernel, cluster: Cluster) -> float:
+    """One kernel by the roofline: the longer of its flops and of its bytes [s]."""
+    device = cluster.device
+    rate = device.attention_rate if kernel.kind == "attention" else device.matmul_rate
+    flops = kernel.flops
+    if kernel.kind == "attention" and kernel.phase == "backward" and not kernel.redo:
+        flops *= _BACKWARD_AGAIN
+    return max(flops / rate, kernel.bytes / device.memory_rate)
