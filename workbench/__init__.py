@@ -23,6 +23,7 @@ _HOME = {
     "Device": "cluster",
     "Link": "cluster",
     "predict": "cost",
+    "plan": "planner",
 }
 __all__ = list(_HOME)
 

@@ -45,6 +45,8 @@ class Cost:
         By stage; the weights' gradients come last. Overhead belongs to none.
     matmul_s, attention_s, elementwise_s : float
         Parts of ``compute_s``.
+    memory_bound_s : float
+        The part of ``compute_s`` of kernels that wait for memory rather than compute [s].
     inter_node_s : float
         The part of all communication whose group spans nodes [s].
     """
@@ -65,6 +67,7 @@ class Cost:
     matmul_s: float = 0.0
     attention_s: float = 0.0
     elementwise_s: float = 0.0
+    memory_bound_s: float = 0.0
     inter_node_s: float = 0.0
 
     @property
@@ -169,7 +172,7 @@ def _step(spec, strategy, p, dtype, shard, mesh, memory, options) -> "StepCounts
 
 
 def _cost(step: StepCounts, cluster: Cluster, gradient_sync: str, mode: str) -> Cost:
-    stages, kinds, across = timed(step, cluster, gradient_sync)
+    stages, sums = timed(step, cluster, gradient_sync)
     names = ("compute_s", "exposed_communication_s", "relayout_s", "hidden_communication_s")
     totals = {name: sum(getattr(stage, name) for stage in stages) for name in names}
     overhead = step.launches * cluster.device.launch_s + cluster.step_overhead_s
@@ -182,6 +185,5 @@ def _cost(step: StepCounts, cluster: Cluster, gradient_sync: str, mode: str) -> 
         step.strategy, cluster.name, step.p, mode, **totals, overhead_s=overhead,
         samples_per_s=spec.batch / seconds, tokens_per_s=spec.batch * spec.tokens / seconds,
         mfu=flops / (seconds * step.p * cluster.device.peak_flops_per_s),
-        breakdown=tuple(stages), inter_node_s=across,
-        **{f"{kind}_s": spent for kind, spent in kinds.items()},
+        breakdown=tuple(stages), **sums,
     )  # fmt: skip

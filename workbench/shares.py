@@ -3,6 +3,7 @@
 Of ranks that have unequally much to do under a causal mask the busiest is meant: all wait for it.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import prod
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from workbench.dims import Stage
 from workbench.layout import shard_size
 from workbench.strategies.dsp import aside
 from workbench.strategies.dsp_mesh import Place
-from workbench.strategies.schedule import SCHEDULES
+from workbench.strategies.schedule import cuts
 from workbench.strategies.ulysses import sent_heads
 
 
@@ -127,11 +128,15 @@ def _dsp(cls, spec, p, shard) -> Iterator[tuple[int, Share]]:
             inside = spec.local_elements(cut, p) // spec.d_model
             yield number % len(spec.stages), share._replace(inside=inside)
         return
-    stages = list(spec.stages) * spec.num_layers
-    for number, cut in enumerate(SCHEDULES[cls.schedule](spec, p, shard, stages)):
+    stages, kinds = spec.stages * spec.num_layers, len(spec.stages)
+    held = Counter(
+        (number % kinds, cut)
+        for number, cut in enumerate(cuts(cls.schedule, spec, p, shard, stages))
+    )
+    for (number, cut), times in held.items():
         tokens = spec.local_elements(cut, p) // spec.d_model
-        sizes = _cut_sizes(spec, cut, p)
-        yield number % len(spec.stages), _sized(spec, stages[number], sizes, tokens)
+        share = _sized(spec, spec.stages[number], _cut_sizes(spec, cut, p), tokens)
+        yield from [(number, share)] * times
 
 
 def _usp(cls, spec, ranks, shard) -> Iterator[tuple[int, Share]]:

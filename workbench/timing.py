@@ -80,8 +80,8 @@ class StepCounts:
 
 def timed(
     step: StepCounts, cluster: Cluster, gradient_sync: str
-) -> tuple[list[StageCost], dict[str, float], float]:
-    """Seconds of each stage, of each kind of kernel, and of communication between nodes.
+) -> tuple[list[StageCost], dict[str, float]]:
+    """Seconds of each stage, and other sums of seconds, by the names that `Cost` gives them.
 
     The last stage is none: the gradients of all weights, summed in one go.
     """
@@ -89,7 +89,8 @@ def timed(
     names = ["x".join(stage) for stage in step.spec.stages]
     stages = [clock.stage(number, name) for number, name in enumerate(names)]
     stages.append(clock.stage(None, "weights"))
-    return stages, clock.kinds, clock.across_s
+    sums = {"memory_bound_s": clock.by_bytes_s, "inter_node_s": clock.across_s}
+    return stages, sums | {f"{kind}_s": spent for kind, spent in clock.kinds.items()}
 
 
 class _Clock:
@@ -99,9 +100,11 @@ class _Clock:
         self.step, self.cluster, self.gradient_sync = step, cluster, gradient_sync
         self.kinds = dict.fromkeys(("matmul", "attention", "elementwise"), 0.0)
         self.computed: Counter[tuple] = Counter()
-        self.across_s = 0.0
+        self.across_s = self.by_bytes_s = 0.0
         for kernel in step.done:
             spent = kernel.count * kernel_seconds(kernel, cluster)
+            if kernel.count * kernel.bytes / cluster.device.memory_rate == spent:
+                self.by_bytes_s += spent
             self.kinds[kernel.kind] += spent
             self.computed[kernel.stage, kernel.phase, kernel.kind] += spent
 

@@ -236,9 +236,11 @@ def _dsp(cls, spec, p, shard, axis) -> Iterator[Move]:
             yield Move("all_to_all", axis, number, part, 2 * spec.num_layers)
         return
     stages = list(spec.stages) * spec.num_layers
-    for number, before, after in switches(cls.schedule, spec, p, shard, stages):
+    made = switches(cls.schedule, spec, p, shard, stages)
+    moves = Counter((number % len(spec.stages), *dims) for number, *dims in made)
+    for (number, before, after), count in moves.items():
         part = switch_elements(spec, p, before, after) * p // (p - 1)
-        yield Move("all_to_all", axis, number % len(spec.stages), part, arranged=True)
+        yield Move("all_to_all", axis, number, part, count, arranged=True)
 
 
 def _usp(cls, spec, ranks, shard) -> Iterator[Move]:

@@ -6,6 +6,7 @@ is switched.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import product
 
 from workbench.dims import Stage
@@ -78,12 +79,19 @@ def fewest_bytes(geometry: Geometry, p: int, cut: str, stages: Sequence[Stage]) 
 SCHEDULES: dict[str, Schedule] = {"lazy": lazy, "eager": eager, "bytes": fewest_bytes}
 
 
+@lru_cache(maxsize=256)  # pure, and asked for several times by every closed form
+def cuts(
+    schedule: str, geometry: Geometry, p: int, shard: str, stages: tuple[Stage, ...]
+) -> tuple[str, ...]:
+    """Name the dim that is cut during each of the stages."""
+    return tuple(SCHEDULES[schedule](geometry, p, shard, stages))
+
+
 def switches(
     schedule: str, geometry: Geometry, p: int, shard: str, stages: Sequence[Stage]
 ) -> Iterator[tuple[int, str, str]]:
     """Yield (stage's number, from, to) of each switch that a model with these stages makes."""
-    cuts = SCHEDULES[schedule](geometry, p, shard, stages)
-    for number, cut in enumerate(cuts):
+    for number, cut in enumerate(cuts(schedule, geometry, p, shard, tuple(stages))):
         if cut != shard:
             yield number, shard, cut
         shard = cut

@@ -1,0 +1,207 @@
+"""What would change the answer: crossovers, sensitivity, scaling, and sweeps over anything."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import log
+from typing import Any, NamedTuple
+
+from workbench.cluster import Cluster, Link
+from workbench.cost import Cost, predict
+from workbench.transformer import TransformerSpec
+
+#: Numbers of a machine that may be varied beside the model's dims, its batch and p: a factor to
+#: the cluster's own.
+MACHINE = ("intra_bandwidth", "inter_bandwidth", "latency", "matmul", "attention", "memory_rate")
+
+
+class Crossover(NamedTuple):
+    """Between two neighbouring values the faster of two strategies changes."""
+
+    below: float
+    above: float
+    faster_below: str
+    faster_above: str
+
+
+class Sensitivity(NamedTuple):
+    """How a step's time answers to one number: ``elasticity`` -1 means twice as much, half as long.
+
+    ``seconds`` is the time with ``factor`` times as much of it.
+    """
+
+    name: str
+    factor: float
+    seconds: float
+    elasticity: float
+
+
+class Point(NamedTuple):
+    """A point of a scaling curve; ``efficiency`` is against the first point."""
+
+    p: int
+    cost: Cost
+    efficiency: float
+
+
+def varied(
+    spec: TransformerSpec, cluster: Cluster, p: int, name: str, value: float
+) -> tuple[TransformerSpec, Cluster, int]:
+    """Change one thing: a dim, ``"batch"``, ``"p"``, or a number of `MACHINE` by a factor.
+
+    Raises
+    ------
+    ValueError
+        If nothing has that name.
+    """
+    if name in spec.dims:
+        return replace(spec, dims={**spec.dims, name: int(value)}), cluster, p
+    if name == "batch":
+        return replace(spec, batch=int(value)), cluster, p
+    if name == "p":
+        return spec, cluster, int(value)
+    if name not in MACHINE:
+        known = [*spec.dims, "batch", "p", *MACHINE]
+        raise ValueError(f"cannot vary {name!r}; known are {', '.join(known)}")
+    return spec, _machine(cluster, name, value), p
+
+
+def _machine(cluster: Cluster, name: str, factor: float) -> Cluster:
+    device, intra, inter = cluster.device, cluster.intra, cluster.inter
+    if name == "intra_bandwidth":
+        return replace(cluster, intra=_faster(intra, factor))
+    if name == "inter_bandwidth":
+        return replace(cluster, inter=inter and _faster(inter, factor))
+    if name == "latency":
+        later = inter and _later(inter, factor)
+        return replace(cluster, intra=_later(intra, factor), inter=later)
+    rates = {
+        "matmul": {"matmul_flops_per_s": device.matmul_rate * factor},
+        "attention": {"attention_flops_per_s": device.attention_rate * factor},
+        "memory_rate": {"memory_bytes_per_s": device.memory_rate * factor},
+    }
+    return replace(cluster, device=replace(device, **rates[name]))
+
+
+def _faster(link: Link, factor: float) -> Link:
+    rates = {kind: rate * factor for kind, rate in link.rates.items()}
+    return replace(link, bandwidth_bytes_per_s=rates)
+
+
+def _later(link: Link, factor: float) -> Link:
+    names = ("alpha_s", "step_s", "message_s")
+    return replace(link, **{name: getattr(link, name) * factor for name in names})
+
+
+def crossover(
+    spec: TransformerSpec, cluster: Cluster, first: str, second: str, *, p: int, vary: str,
+    values: Sequence[float], **options,
+) -> list[Crossover]:  # fmt: skip
+    """Find where another of two strategies becomes the faster one.
+
+    Parameters
+    ----------
+    first, second : str
+        Two strategies.
+    vary : str
+        A dim, ``"batch"``, ``"p"`` or one of `MACHINE`, which are factors to the cluster's own.
+    values : sequence of float
+        In increasing order. Values at which one of them can't run are left out.
+    **options
+        Of `predict`, for both.
+
+    Examples
+    --------
+    >>> from workbench.cluster import CLUSTERS
+    >>> from workbench.transformer import PRESETS
+    >>> box, stdit = CLUSTERS["8x-l40s"], PRESETS["stdit-xl-2"]
+    >>> found = crossover(stdit, box, "dsp", "ring", p=4, vary="intra_bandwidth",
+    ...                   values=[0.1, 1, 10, 100])
+    >>> found  # DSP at any
+    []
+    """
+    found, before = [], None
+    for value in values:
+        model, machine, ranks = varied(spec, cluster, p, vary, value)
+        try:
+            times = {
+                name: predict(model, name, machine, p=ranks, **options).seconds
+                for name in (first, second)
+            }
+        except ValueError:
+            continue
+        faster = min(times, key=times.get)
+        if before is not None and before[1] != faster:
+            found.append(Crossover(before[0], value, before[1], faster))
+        before = value, faster
+    return found
+
+
+def sensitivity(
+    spec: TransformerSpec, strategy: str, cluster: Cluster, *, p: int, factor: float = 2.0,
+    **options,
+) -> list[Sensitivity]:  # fmt: skip
+    """Say how a step's time answers to each number of the machine, to each dim, and to ``p``.
+
+    What cannot be varied like this, such as a dim that a factor leaves uneven, still counts its
+    padding; what the strategy then refuses is left out.
+    """
+    base = predict(spec, strategy, cluster, p=p, **options).seconds
+    sizes = {**spec.dims, "batch": spec.batch, "p": p}
+    found = []
+    for name in [*MACHINE, *sizes]:
+        value = factor if name in MACHINE else max(1, round(sizes[name] * factor))
+        try:
+            model, machine, ranks = varied(spec, cluster, p, name, value)
+            seconds = predict(model, strategy, machine, p=ranks, **options).seconds
+        except ValueError:
+            continue
+        found.append(Sensitivity(name, factor, seconds, log(seconds / base) / log(factor)))
+    return found
+
+
+def scaling(
+    spec: TransformerSpec, strategy: str, cluster: Cluster, *, ps: Sequence[int],
+    weak: str | None = None, **options,
+) -> list[Point]:  # fmt: skip
+    """A scaling curve over ``ps``: strong, or weak in a dim or ``"batch"`` that grows with p.
+
+    Efficiency is the throughput of a device, in tokens a second, over that of the first point.
+    """
+    points: list[Point] = []
+    for p in ps:
+        model = spec
+        if weak is not None:
+            size = spec.batch if weak == "batch" else spec.dims[weak]
+            model, _, _ = varied(spec, cluster, p, weak, max(1, size * p // ps[0]))
+        cost = predict(model, strategy, cluster, p=p, **options)
+        each = cost.tokens_per_s / p
+        first = points[0].cost.tokens_per_s / ps[0] if points else each
+        points.append(Point(p, cost, each / first))
+    return points
+
+
+def sweep(
+    specs: Iterable[TransformerSpec], strategies: Iterable[str], clusters: Iterable[Cluster],
+    ps: Iterable[int], options: Iterable[Mapping[str, Any]] = ({},),
+) -> list[tuple[TransformerSpec, str, Cluster, int, Mapping[str, Any], Cost | None]]:  # fmt: skip
+    """Predict every combination; ``None`` where a strategy can't run it or devices are too few.
+
+    Counting what a step does takes longer than timing it, so clusters vary fastest.
+    """
+    rows = []
+    strategies, clusters, ps = list(strategies), list(clusters), list(ps)
+    for spec in specs:
+        for strategy in strategies:
+            for p in ps:
+                for chosen in options:
+                    for cluster in clusters:
+                        cost = _or_none(spec, strategy, cluster, p, chosen)
+                        rows.append((spec, strategy, cluster, p, chosen, cost))
+    return rows
+
+
+def _or_none(spec, strategy, cluster, p, options) -> Cost | None:
+    try:
+        return predict(spec, strategy, cluster, p=p, **options)
+    except ValueError:
+        return None

@@ -1,0 +1,219 @@
+"""Rank all strategies, meshes and checkpoints for one model on one cluster."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+
+from workbench.closed_form import prepared
+from workbench.cluster import Cluster
+from workbench.cost import Cost, predict
+from workbench.planner.budget import memory_estimate
+from workbench.planner.candidates import Candidate, candidates
+from workbench.transformer import TransformerSpec
+from workbench.units import human_bytes
+
+#: What plans can be ranked by, smallest first.
+OBJECTIVES = ("seconds", "memory_bytes")
+_CHECKPOINTS = ("none", "selective", "block")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way to run a model, and what is predicted of it.
+
+    Attributes
+    ----------
+    strategy, p : str, int
+        What is run on how many ranks.
+    mesh : dict of str to int or None
+        Ranks along each axis, the last one inside a node first; ``None``: one axis.
+    checkpoint, fsdp, options : str, bool or str, dict
+        As of `predict`.
+    fits : bool
+        Whether it runs, and in the devices' memory.
+    reason : str
+        Why it doesn't fit, and the smallest change that would; else what it is bound by.
+    seconds : float
+        Of one step [s]; infinite if it can't run.
+    memory_bytes : int or None
+        Of a rank; ``None`` if it can't run.
+    binds : str
+        What most of the time goes to: ``"compute"``, ``"memory"`` (kernels that wait for
+        it, and copies), ``"link"`` (inside a node), ``"NIC"`` or ``"overhead"``; ``""`` if it can't run.
+    cost : Cost or None
+        All that was predicted.
+    """
+
+    strategy: str
+    p: int
+    mesh: Mapping[str, int] | None
+    checkpoint: str
+    fits: bool
+    reason: str
+    seconds: float = float("inf")
+    memory_bytes: int | None = None
+    binds: str = ""
+    fsdp: bool | str = False
+    options: Mapping[str, str] = field(default_factory=dict)
+    cost: Cost | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def ranks(self) -> str:
+        """The mesh in a few words, outermost axis first."""
+        if self.mesh is None:
+            return str(self.p)
+        return " x ".join(f"{axis} {size}" for axis, size in self.mesh.items())
+
+    def as_dict(self) -> dict:
+        """The plan without its cost's details, for JSON; no time is ``None`` there."""
+        names = ("strategy", "p", "mesh", "checkpoint", "fsdp", "options", "fits", "reason",
+                 "memory_bytes", "binds")  # fmt: skip
+        seconds = self.seconds if self.cost else None
+        return {**{name: getattr(self, name) for name in names}, "seconds": seconds}
+
+
+def plan(
+    spec: TransformerSpec,
+    cluster: Cluster,
+    *,
+    p: int,
+    objective: str = "seconds",
+    dtype: str = "bfloat16",
+    mode: str = "train",
+    gradient_sync: str | None = None,
+    accumulate: int = 1,
+    strategies: Iterable[str] | None = None,
+    checkpoints: Sequence[str] = _CHECKPOINTS,
+    fsdp: Sequence[bool | str] = (False, True),
+    memory_bytes: int | None = None,
+) -> list[Plan]:
+    """Rank every strategy, mesh, order of axes, checkpointing and FSDP.
+
+    Parameters
+    ----------
+    spec, cluster, p, dtype, mode, gradient_sync, accumulate
+        As for `predict`.
+    objective : {"seconds", "memory_bytes"}
+        What the plans that fit are ranked by.
+    strategies : iterable of str, optional
+        Only these; by default all.
+    checkpoints, fsdp : sequence
+        What to try; in inference there is nothing to checkpoint.
+    memory_bytes : int, optional
+        Of each device; by default as the cluster's has it.
+
+    Returns
+    -------
+    list of Plan
+        Those that fit, the best first; then those that don't fit, with the reason.
+
+    Raises
+    ------
+    ValueError
+        If the objective is unknown, or the cluster has fewer than ``p`` devices.
+
+    Examples
+    --------
+    >>> from workbench.cluster import CLUSTERS
+    >>> from workbench.transformer import PRESETS
+    >>> plans = plan(PRESETS["stdit-xl-2"], CLUSTERS["dgx-h100"], p=3)
+    >>> plans[0].strategy, plans[-1].fits
+    ('dsp', False)
+    """
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {objective!r}")
+    cluster.check_ranks(p)
+    given = {"dtype": dtype, "accumulate": accumulate}
+    if mode == "inference":
+        checkpoints = ("none",)
+    budget = cluster.device.memory_bytes if memory_bytes is None else memory_bytes
+    timed = {**given, "mode": mode, "gradient_sync": gradient_sync}
+    found = []
+    for candidate in candidates(spec, p):
+        if strategies is None or candidate.strategy in set(strategies):
+            found += _of(candidate, spec, cluster, p, timed, checkpoints, fsdp, budget)
+    found = _advised(found, budget)
+    return sorted(found, key=lambda q: (not q.fits, getattr(q, objective) or 0, q.seconds))
+
+
+def pareto(plans: Iterable[Plan]) -> list[Plan]:
+    """Those plans that run and that no other beats in both time and memory, the fastest first.
+
+    Examples
+    --------
+    >>> small, fast = (Plan("x", 1, None, "none", True, "", s, m) for s, m in ((2, 1), (1, 2)))
+    >>> bad = Plan("x", 1, None, "none", True, "", 3, 3)
+    >>> pareto([small, bad, fast]) == [fast, small]
+    True
+    """
+    front: list[Plan] = []
+    runs = (q for q in plans if q.memory_bytes is not None)
+    for q in sorted(runs, key=lambda q: (q.seconds, q.memory_bytes)):
+        if not front or q.memory_bytes < front[-1].memory_bytes:
+            front.append(q)
+    return front
+
+
+def _of(candidate: Candidate, spec, cluster, p, timed, checkpoints, fsdp, budget) -> list[Plan]:
+    """A candidate with every checkpoint and FSDP; once, with the reason, if it can't run."""
+    plans = []
+    name, mesh, options = candidate
+    own = {key: timed[key] for key in ("dtype", "accumulate", "mode")}
+    try:
+        shard = first_cut(spec, name, p, timed, mesh, options)
+    except ValueError as error:
+        return [Plan(name, p, mesh, "none", False, str(error), options=options)]
+    for checkpoint, cut in product(checkpoints, fsdp):
+        given = {"p": p, "mesh": mesh, "shard": shard, "checkpoint": checkpoint, "fsdp": cut}
+        try:
+            cost = predict(spec, name, cluster, **timed, **given, **options)
+        except ValueError:  # FSDP of weights that are cut already
+            continue
+        held = memory_estimate(spec, name, **own, **given, **options)
+        binds, reason = bound(cost)
+        plans.append(Plan(name, p, mesh, checkpoint, held <= budget, reason, cost.seconds, held,
+                          binds, cut, options, cost))  # fmt: skip
+    return plans
+
+
+def first_cut(spec, strategy: str, p: int, timed, mesh, options) -> str | None:
+    """The dim that a strategy cuts first, or ValueError if it can't run."""
+    memory = {"checkpoint": "none", "switch": "inside", "accumulate": timed["accumulate"],
+              "fsdp": False}  # fmt: skip
+    return prepared(spec, strategy, p, timed["dtype"], None, mesh, memory, options)[1]
+
+
+def bound(cost: Cost) -> tuple[str, str]:
+    """What most of the time of a step goes to, in a word and in a sentence.
+
+    The exposed part of communication is shared out as all of it between links and network.
+    """
+    exposed, all_of_it = cost.exposed_communication_s, cost.communication_s
+    across = exposed * cost.inter_node_s / all_of_it if all_of_it else 0.0
+    parts = {
+        "compute": cost.compute_s - cost.memory_bound_s,
+        "memory": cost.memory_bound_s + cost.relayout_s,
+        "link": exposed - across,
+        "NIC": across,
+        "overhead": cost.overhead_s,
+    }
+    most = max(parts, key=parts.get)
+    return most, f"{most} takes {parts[most] / cost.seconds:.0%} of the step"
+
+
+def _advised(plans: list[Plan], budget: int) -> list[Plan]:
+    """Tell the plans that need too much memory what the smallest change is that would fit."""
+    advised = []
+    for q in plans:
+        if not q.fits and q.memory_bytes is not None:
+            same = [r for r in plans if r.fits and (r.strategy, r.mesh) == (q.strategy, q.mesh)]
+            best = min(same, key=lambda r: r.seconds, default=None)
+            way = "with more ranks, a larger accumulate= or a smaller batch it may"
+            if best is not None:
+                way = f"checkpoint={best.checkpoint!r} and fsdp={best.fsdp} would"
+            reason = (
+                f"needs {human_bytes(q.memory_bytes)} of {human_bytes(budget)} of memory; {way}"
+            )
+            q = replace(q, reason=reason)
+        advised.append(q)
+    return advised
