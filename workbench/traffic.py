@@ -156,10 +156,26 @@ def _moves(cls, spec, ranks, shard, axis) -> Iterator[Move]:
     """What one forward pass of ``spec`` sends, and its backward."""
     if (ranks if isinstance(ranks, int) else prod(ranks.values())) == 1:
         return
+    if spec.context_length and spec.context == "sharded" and cls.cuts():
+        axes = {name: ranks[name] for name in cls.axes} or {axis: ranks}
+        yield from _texts(cls, spec, axes)
     if cls.name in _ALONG_TWO:
         yield from _ALONG_TWO[cls.name](cls, spec, ranks, shard)
     elif cls.name in _ALONG_ONE:
         yield from _ALONG_ONE[cls.name](cls, spec, ranks, shard, axis)
+
+
+def _texts(cls, spec, axes: Mapping[str, int]) -> Iterator[Move]:
+    """Gathers of a text whose tokens are cut: of all of it by Megatron, else of keys and values."""
+    width = spec.d_model if cls.cut_weights else 2 * spec.kv_heads * spec.channel
+    length = spec.context_length
+    back_count = 0 if cls.cut_weights else None
+    for axis, ranks in axes.items():
+        length = shard_size(length, ranks)
+        part = spec.batch * length * width
+        for stage in range(len(spec.stages)) if ranks > 1 else ():
+            yield Move("all_gather", axis, stage, part, spec.num_layers, "reduce_scatter",
+                       part * ranks, back_count)  # fmt: skip
 
 
 def _branches(spec) -> Iterator[tuple[int, str]]:

@@ -57,9 +57,13 @@ def kernels(
     itemsize = getattr(torch, dtype).itemsize
     ranks, data = ranks_of(cls, p, mesh)
     mine = replace(spec, batch=shard_size(spec.batch, data) // accumulate)
+    text = mine.context_length
+    if mine.context == "sharded" and cls.cuts_sequence and not cls.cut_weights:
+        for size in [ranks] if isinstance(ranks, int) else [ranks[axis] for axis in cls.axes]:
+            text = shard_size(text, size)
     found: list[Kernel] = []
     for (number, share), count in shares(cls, mine, ranks, shard).items():
-        for kernel in of_stage(mine, number, share, itemsize):
+        for kernel in of_stage(mine, number, share, itemsize, text):
             found.append(kernel._replace(count=kernel.count * count * accumulate))
     if checkpoint != "none":
         again = {"block": ("block", "selective"), "selective": ("selective",)}[checkpoint]
@@ -67,10 +71,15 @@ def kernels(
     return found
 
 
-def of_stage(spec: TransformerSpec, number: int, share: Share, itemsize: int) -> Iterator[Kernel]:
-    """Yield the kernels of one stage of one layer: its attention, cross-attention and MLP."""
+def of_stage(
+    spec: TransformerSpec, number: int, share: Share, itemsize: int, text: int
+) -> Iterator[Kernel]:
+    """Yield the kernels of one stage of one layer: its attention, cross-attention and MLP.
+
+    ``text`` tokens of each sample's text are projected by this rank.
+    """
     last = number == len(spec.stages) - 1
-    make = _Maker(spec, number, share, itemsize)
+    make = _Maker(spec, number, share, itemsize, text)
     yield from make.attention()
     if spec.context_length:
         yield from make.cross()
@@ -85,6 +94,7 @@ class _Maker(NamedTuple):
     number: int
     share: Share
     itemsize: int
+    text: int
 
     def _kernel(self, kind, phase, flops, elements, count=1, redo="block") -> Kernel:
         redo = redo if phase == "forward" else ""
@@ -140,7 +150,7 @@ class _Maker(NamedTuple):
         tokens = share.inside if share.width > 1 else share.tokens
         yield from self._around()
         yield from self._linear(tokens, spec.d_model, width)
-        yield from self._linear(spec.batch * spec.context_length, spec.d_model, kv, 2, back=1)
+        yield from self._linear(spec.batch * self.text, spec.d_model, kv, 2, back=1)
         yield from self._linear(tokens, width, spec.d_model)
         q, kv = tokens * width, spec.batch * spec.context_length * kv
         flops = 4 * tokens * spec.context_length * width

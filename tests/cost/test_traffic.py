@@ -1,6 +1,7 @@
 """Every collective of every log, by formula: kind, axis, phase, stage and sizes, and how many."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -22,6 +23,7 @@ SPECS = [
                        num_heads=4, num_kv_heads=2, num_layers=2, batch=2,
                        context_length=3, positions="learned"),
 ]  # fmt: skip
+TEXT = replace(SPECS[-1], context="sharded", num_layers=1)
 GRID = {
     "usp": {"ulysses": 2, "ring": 2},
     "dsp-ulysses": {"dsp": 2, "ulysses": 2},
@@ -96,6 +98,14 @@ def test_traffic_on_meshes(name):
 def test_traffic_beside_a_data_axis(name):
     for mesh, p in (({"data": 2, name: 2}, 4), ({"data": 2}, 2)):
         assert_equal(SPECS[2], name, p, mesh=mesh)
+
+
+def test_traffic_of_a_text_that_is_cut():
+    for name in ("megatron-sp", "megatron-tp", "ring", "dsp"):
+        assert_equal(TEXT, name, 2)
+    assert_equal(TEXT, "ulysses", 2, checkpoint="block")
+    for name, mesh in GRID.items():
+        assert_equal(TEXT, name, 4, mesh=mesh)
 
 
 @pytest.mark.parametrize("fsdp", [True, "keep"])

@@ -38,8 +38,8 @@ class Plan:
     memory_bytes : int or None
         Of a rank; ``None`` if it can't run.
     binds : str
-        What most of the time goes to: ``"compute"``, ``"memory"`` (kernels that wait for
-        it, and copies), ``"link"`` (inside a node), ``"NIC"`` or ``"overhead"``; ``""`` if it can't run.
+        What most of the time goes to: ``"compute"``, ``"memory"`` (kernels that wait for it, and
+        copies), ``"link"`` (inside a node), ``"NIC"`` or ``"overhead"``; ``""`` if it can't run.
     cost : Cost or None
         All that was predicted.
     """
