@@ -90,7 +90,7 @@ def traffic(
     itemsize = getattr(torch, dtype).itemsize
     ranks, data = ranks_of(cls, p, mesh)
     found: Counter[tuple] = Counter()
-    mine = replace(spec, batch=shard_size(spec.batch, data) // accumulate)
+    mine = replace(spec, batch=shard_size(spec.batch, data) // accumulate, valid={})
     for move in _moves(cls, mine, ranks, shard, own_axis(cls, mesh)):
         once = (move.kind, move.axis, "forward", move.stage, move.elements)
         found[once] += move.count * accumulate

@@ -56,7 +56,7 @@ def kernels(
     """
     itemsize = getattr(torch, dtype).itemsize
     ranks, data = ranks_of(cls, p, mesh)
-    mine = replace(spec, batch=shard_size(spec.batch, data) // accumulate)
+    mine = replace(spec, batch=shard_size(spec.batch, data) // accumulate, valid={})
     text = mine.context_length
     if mine.context == "sharded" and cls.cuts_sequence and not cls.cut_weights:
         for size in [ranks] if isinstance(ranks, int) else [ranks[axis] for axis in cls.axes]:

@@ -10,7 +10,7 @@ import pytest
 import workbench as wb
 from workbench.__main__ import main
 from workbench.planner import crossover, pareto, plan, scaling, sensitivity, sweep
-from workbench.planner.budget import memory_estimate
+from workbench.planner.budget import memory_estimate, rank_memory
 from workbench.planner.candidates import candidates
 
 VIDEO = replace(wb.PRESETS["stdit-xl-2"], num_layers=4)
@@ -77,6 +77,19 @@ def test_memory_is_near_the_faked_peak(name, checkpoint):
     faked = wb.fake_step(model, name, **given).peak_bytes
     optimizer = 2 * 2 * model.parameters / (4 if "megatron" in name else 1)
     assert memory_estimate(model, name, **given) == pytest.approx(faked + optimizer, rel=0.4)
+
+
+def test_memory_is_exact_where_there_is_a_closed_form():
+    given = {"p": 4, "dtype": "bfloat16", "checkpoint": "block"}
+    held, exact = rank_memory(VIDEO, "dsp", **given)
+    faked = wb.fake_step(VIDEO, "dsp", **given).peak_bytes
+    assert exact
+    assert 0 < held - faked - 4 * VIDEO.parameters < 1000  # a counter for each weight
+    assert rank_memory(VIDEO, "dsp", **given, fsdp=True)[1] is False
+    assert rank_memory(VIDEO, "dsp", **given, mode="inference")[0] < held
+    plans = plan(VIDEO, BOX, p=4, strategies=["dsp", "usp"], fsdp=[False])
+    assert {q.memory_exact for q in plans if q.strategy == "dsp"} == {True}
+    assert {q.memory_exact for q in plans if q.strategy == "usp"} == {False}
 
 
 def test_what_binds():

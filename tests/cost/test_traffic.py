@@ -100,6 +100,11 @@ def test_traffic_beside_a_data_axis(name):
         assert_equal(SPECS[2], name, p, mesh=mesh)
 
 
+def test_samples_of_unequal_lengths_are_sent_whole():
+    for name in ("ring", "dsp"):
+        assert_equal(replace(SPECS[2], valid={"time": (3, 1)}), name, 2)
+
+
 def test_traffic_of_a_text_that_is_cut():
     for name in ("megatron-sp", "megatron-tp", "ring", "dsp"):
         assert_equal(TEXT, name, 2)

@@ -7,6 +7,7 @@ from math import prod
 import torch
 
 from workbench.closed_form import prepared
+from workbench.footprint import closed_form_memory
 from workbench.layout import shard_size
 from workbench.shares import Share, shares
 from workbench.strategies import ranks_of
@@ -15,6 +16,22 @@ from workbench.transformer import TransformerSpec
 #: Tensors as large as the weights that AdamW keeps.
 #: Source: torch.optim.AdamW: exp_avg and exp_avg_sq, in the weights' dtype.
 _ADAMW = 2
+
+
+def rank_memory(
+    spec: TransformerSpec, strategy: str, *, mode: str = "train", **given
+) -> tuple[int, bool]:
+    """Peak bytes of a rank with AdamW, and whether they are exact or an estimate.
+
+    `closed_form_memory` is exact, to the byte of live tensors, for what it covers: training under
+    most strategies. For the rest there is `memory_estimate`. ``given`` are its arguments.
+    """
+    if mode == "train":
+        try:
+            return closed_form_memory(spec, strategy, optimizer="adamw", **given).peak_bytes, True
+        except ValueError:  # not covered; what can't run at all is refused below
+            pass
+    return memory_estimate(spec, strategy, mode=mode, **given), False
 
 
 def memory_estimate(
@@ -52,7 +69,7 @@ def memory_estimate(
         for name, shape, times in spec.weight_counts()
     )
     held = weights // p if fsdp else weights
-    mine = replace(spec, batch=shard_size(spec.batch, data) // accumulate)
+    mine = replace(spec, batch=shard_size(spec.batch, data) // accumulate, valid={})
     blocks = [(_kept(mine, i, s), s.tokens * spec.d_model, count)
               for (i, s), count in shares(cls, mine, ranks, shard).items()]  # fmt: skip
     largest = max(sum(kept) for kept, _, _ in blocks)

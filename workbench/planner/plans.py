@@ -7,7 +7,7 @@ from itertools import product
 from workbench.closed_form import prepared
 from workbench.cluster import Cluster
 from workbench.cost import Cost, predict
-from workbench.planner.budget import memory_estimate
+from workbench.planner.budget import rank_memory
 from workbench.planner.candidates import Candidate, candidates
 from workbench.transformer import TransformerSpec
 from workbench.units import human_bytes
@@ -36,10 +36,12 @@ class Plan:
     seconds : float
         Of one step [s]; infinite if it can't run.
     memory_bytes : int or None
-        Of a rank; ``None`` if it can't run.
+        Of a rank, with AdamW; ``None`` if it can't run.
     binds : str
         What most of the time goes to: ``"compute"``, ``"memory"`` (kernels that wait for it, and
         copies), ``"link"`` (inside a node), ``"NIC"`` or ``"overhead"``; ``""`` if it can't run.
+    memory_exact : bool
+        Whether ``memory_bytes`` is a closed form, to the byte of live tensors, or an estimate.
     cost : Cost or None
         All that was predicted.
     """
@@ -55,6 +57,7 @@ class Plan:
     binds: str = ""
     fsdp: bool | str = False
     options: Mapping[str, str] = field(default_factory=dict)
+    memory_exact: bool = False
     cost: Cost | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -67,7 +70,7 @@ class Plan:
     def as_dict(self) -> dict:
         """The plan without its cost's details, for JSON; no time is ``None`` there."""
         names = ("strategy", "p", "mesh", "checkpoint", "fsdp", "options", "fits", "reason",
-                 "memory_bytes", "binds")  # fmt: skip
+                 "memory_bytes", "memory_exact", "binds")  # fmt: skip
         seconds = self.seconds if self.cost else None
         return {**{name: getattr(self, name) for name in names}, "seconds": seconds}
 
@@ -169,10 +172,10 @@ def _of(candidate: Candidate, spec, cluster, p, timed, checkpoints, fsdp, budget
             cost = predict(spec, name, cluster, **timed, **given, **options)
         except ValueError:  # FSDP of weights that are cut already
             continue
-        held = memory_estimate(spec, name, **own, **given, **options)
+        held, exact = rank_memory(spec, name, **own, **given, **options)
         binds, reason = bound(cost)
         plans.append(Plan(name, p, mesh, checkpoint, held <= budget, reason, cost.seconds, held,
-                          binds, cut, options, cost))  # fmt: skip
+                          binds, cut, options, exact, cost))  # fmt: skip
     return plans
 
 
