@@ -7,6 +7,7 @@ from answers_family import FAMILY_ANSWERS
 from answers_memory import MEMORY_ANSWERS
 from answers_own import OWN_ANSWERS
 from answers_training import TRAINING_ANSWERS
+from answers_wires import WIRE_ANSWERS
 
 from workbench.strategies import Strategy
 
@@ -275,5 +276,6 @@ ANSWERS = {
     **MEMORY_ANSWERS,
     **FAMILY_ANSWERS,
     **OWN_ANSWERS,
+    **WIRE_ANSWERS,
     **TRAINING_ANSWERS,
 }

@@ -61,6 +61,11 @@ from workbench.exercises.training import (
     check_reshard,
     check_summed_gradients,
 )
+from workbench.exercises.wires import (
+    check_card_bytes,
+    check_crossover,
+    check_wire_seconds,
+)
 
 __all__ = [
     "BYTES_PUZZLE",
@@ -73,7 +78,9 @@ __all__ = [
     "check_attention_flops",
     "check_by_heads",
     "check_by_switch",
+    "check_card_bytes",
     "check_causal_pairs",
+    "check_crossover",
     "check_dsp_bytes",
     "check_factor_gap",
     "check_fewest_bytes",
@@ -105,6 +112,7 @@ __all__ = [
     "check_ulysses_layouts",
     "check_usp_bytes",
     "check_weighted_mean",
+    "check_wire_seconds",
     "check_zigzag",
     "recall",
 ]

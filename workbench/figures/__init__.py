@@ -45,6 +45,7 @@ from workbench.figures.schedules import (
 )
 from workbench.figures.style import COLOURS, caption, captioned, image, rank_colours
 from workbench.figures.volumes import Volume, head_counts, volume_bars, volume_curves, volumes
+from workbench.figures.wires import nodes_and_wires, wire_times
 
 __all__ = [
     "COLOURS",
@@ -80,6 +81,7 @@ __all__ = [
     "mesh_caption",
     "mesh_chart",
     "mesh_svg",
+    "nodes_and_wires",
     "own_timetable",
     "rank_colours",
     "rank_matrix",
@@ -91,4 +93,5 @@ __all__ = [
     "volume_bars",
     "volume_curves",
     "volumes",
+    "wire_times",
 ]
