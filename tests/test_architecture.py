@@ -88,6 +88,7 @@ PUBLIC_NAMES = {
     "diff",
     "explain",
     "fake_step",
+    "fits",
     "plan",
     "predict",
     "run_local",

@@ -14,6 +14,7 @@ _HOME = {
     "run_step": "step",
     "closed_form_bytes": "closed_form",
     "closed_form_memory": "footprint",
+    "fits": "footprint",
     "explain": "explain_step",
     "diff": "explain_step",
     "run_local": "launch",

@@ -102,10 +102,11 @@ def test_the_optimizer_comes_on_top():
 @pytest.mark.parametrize(
     "step",
     [
-        {"spec": LONG, "strategy": "usp", "p": 4, "mesh": {"ulysses": 2, "ring": 2}},
+        {"spec": LONG, "strategy": "ring", "p": 4, "transfer": "all-gather"},
         {"spec": LONG, "strategy": "dsp", "p": 2, "fsdp": True},
+        {"spec": LONG, "strategy": "dsp", "p": 2, "autocast": True},
     ],
-    ids=lambda step: step["strategy"],
+    ids=lambda step: list(step)[-1],
 )
 def test_what_is_not_covered_is_told(step):
     with pytest.raises(ValueError, match=r"does not cover .* fake_step\(\.\.\.\)\.peak_bytes"):

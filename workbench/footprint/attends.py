@@ -1,12 +1,15 @@
 """What attention holds, for each way that a strategy attends."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import groupby
 from math import prod
 
 from workbench.footprint.ledger import Ghost, Ledger, NotCovered, Shape
-from workbench.footprint.moves import back, move
+from workbench.footprint.moves import move
 from workbench.layout import Layout, shard_size
-from workbench.strategies import Ring, Strategy, Ulysses
+from workbench.strategies import USP, DSPxUlysses, Ring, Strategy, Ulysses
+from workbench.strategies.ulysses import sent_heads
 
 #: Gradient of the output -> gradients of queries, keys and values, each with one reference.
 Backward = Callable[[Ghost], list[Ghost]]
@@ -59,42 +62,126 @@ def _stored_by_token(ledger: Ledger, shape: Shape, name: str = "gradients of q, 
     return Ghost(shape, (s * h * c, c, h * c, 1), stored.cell)
 
 
-def by_heads(ledger: Ledger, strategy, qkv, layout: Layout, stage) -> tuple[Ghost, Backward]:
-    """`Ulysses.attend`: heads for tokens, attend, and back."""
+def ulysses(ledger: Ledger, strategy, qkv, layout: Layout, stage) -> tuple[Ghost, Backward]:
+    """`Ulysses.attend`."""
     if layout.split not in stage:
         return plain(ledger, strategy, qkv, layout, stage)
-    if strategy.packed:
-        raise NotCovered("packed=True")
-    p, geometry = strategy.comm.size, strategy.geometry
-    if geometry.kv_heads < p:
-        raise NotCovered("copies of heads of keys and values")
-    sides = [geometry.heads(layout, t.shape[-2]) for t in qkv]
-    pairs = [(side, side.with_split("heads")) for side in sides]
-    traded = [move(ledger, t, p, *pair) for t, pair in zip(qkv, pairs, strict=True)]
-    out, attended_back = plain(ledger, strategy, traded, layout, stage)
-    home = move(ledger, out, p, *reversed(pairs[0]))
-    ledger.drop(out, *traded)
+    attend = partial(plain, ledger, strategy, layout=layout, stage=stage)
+    return by_heads(ledger, strategy, strategy.comm.size, qkv, layout, attend, strategy.packed)
+
+
+def usp(ledger: Ledger, strategy, qkv, layout: Layout, stage) -> tuple[Ghost, Backward]:
+    """`USP.attend`: by heads, and between them round the ring."""
+    if layout.split not in stage:
+        return plain(ledger, strategy, qkv, layout, stage)
+    attend = partial(plain, ledger, strategy, layout=layout, stage=stage)
+    p = strategy.comm["ring"].size
+    if p > 1:
+        along = Layout(layout.sizes, layout.split, axis="ring", order=strategy.order)
+        attend = partial(round_ring, ledger, p, layout=along, stage=stage)
+    return by_heads(ledger, strategy, strategy.comm["ulysses"].size, qkv, layout, attend)
+
+
+def dsp_ulysses(ledger: Ledger, strategy, qkv, layout: Layout, stage) -> tuple[Ghost, Backward]:
+    """`DSPxUlysses.attend`."""
+    if layout.outer[0].dim not in stage:
+        return plain(ledger, strategy, qkv, layout, stage)
+    layout = layout.turned("ulysses", *strategy.places["dsp"])
+    attend = partial(plain, ledger, strategy, layout=layout, stage=stage)
+    return by_heads(ledger, strategy, strategy.comm["ulysses"].size, qkv, layout, attend)
+
+
+def by_heads(
+    ledger: Ledger, strategy, p: int, qkv, layout: Layout, attend: Callable, packed: bool = False
+) -> tuple[Ghost, Backward]:
+    """`strategies.ulysses.by_heads`: heads for tokens, attend, and back."""
+    copies, sent = sent_heads(strategy.geometry, p) // strategy.geometry.kv_heads, list(qkv)
+    for i in (1, 2) if copies > 1 else ():
+        *rest, heads, channel = qkv[i].shape
+        sent[i] = ledger.new("copied heads", (*rest, heads * copies, channel))
+    trade = _together if packed else _one_by_one
+    traded, traded_back = trade(ledger, strategy, p, sent, layout)
+    if copies > 1:
+        ledger.drop(*sent[1:])
+    out, attended_back = attend(qkv=traded)
+    sides = _sides(strategy, layout, out.shape[-2] * p)[::-1]
+    home = _changed(ledger, out, p, sides)
+    ledger.drop(out, *(traded[:1] if packed else traded))
 
     def backward(grad: Ghost) -> list[Ghost]:
-        there = back(ledger, grad, p, *reversed(pairs[0]))
+        there = _changed(ledger, grad, p, [side.gradient() for side in sides[::-1]])
         ledger.drop(grad)
-        grads = attended_back(there)
-        for i in (2, 1, 0):
-            mine = back(ledger, grads[i], p, *pairs[i])
+        grads = traded_back(attended_back(there))
+        for i in (2, 1) if copies > 1 else ():
+            summed = ledger.new("gradients of q, k, v", qkv[i].shape)
             ledger.drop(grads[i])
-            grads[i] = mine
+            grads[i] = summed
         return grads
 
     return home, backward
 
 
+def _sides(strategy, layout: Layout, heads: int) -> tuple[Layout, Layout]:
+    by_dim = strategy.geometry.heads(layout, heads)
+    return by_dim, by_dim.with_split("heads")
+
+
+def _changed(ledger: Ledger, t: Ghost, p: int, sides: Sequence[Layout]) -> Ghost:
+    return ledger.hold(t) if p == 1 else move(ledger, t, p, *sides)
+
+
+def _one_by_one(ledger: Ledger, strategy, p: int, qkv, layout: Layout):
+    pairs = [_sides(strategy, layout, t.shape[-2]) for t in qkv]
+    traded = [_changed(ledger, t, p, pair) for t, pair in zip(qkv, pairs, strict=True)]
+
+    def backward(grads: list[Ghost]) -> list[Ghost]:
+        for i in (2, 1, 0):
+            mine = _changed(ledger, grads[i], p, pairs[i][::-1])
+            ledger.drop(grads[i])
+            grads[i] = mine
+        return grads
+
+    return traded, backward
+
+
+def _together(ledger: Ledger, strategy, p: int, qkv, layout: Layout):
+    """`ulysses.trade_packed`: each rank's heads of q, k and v side by side."""
+    counts = [t.shape[-2] // p for t in qkv]
+    *rest, _, channel = qkv[0].shape
+    side = ledger.new("packed", (*rest, p * sum(counts), channel))
+    pair = _sides(strategy, layout, side.shape[-2])
+    traded = _changed(ledger, side, p, pair)
+    ledger.drop(side)
+    parts = [traded.narrowed(len(rest), count) for count in counts]
+
+    def backward(grads: list[Ghost]) -> list[Ghost]:
+        both = ledger.new("packed", traded.shape)
+        ledger.drop(*grads)
+        home = _changed(ledger, both, p, pair[::-1])
+        ledger.drop(both)
+        wide = home.viewed((*rest, p, sum(counts), channel))
+        narrow = [wide.narrowed(len(rest) + 1, count) for count in counts]
+        found = [None] * 3
+        for i in (2, 1, 0):
+            found[i] = ledger.reshaped(narrow[i], qkv[i].shape, "gradients of q, k, v")
+        ledger.drop(home)
+        return found
+
+    return parts, backward
+
+
 def ring(ledger: Ledger, strategy, qkv, layout: Layout, stage) -> tuple[Ghost, Backward]:
-    """`Ring.attend`: keys and values go round."""
+    """`Ring.attend`."""
     if layout.split not in stage:
         return plain(ledger, strategy, qkv, layout, stage)
     if strategy.transfer != "ring":
         raise NotCovered(f"transfer={strategy.transfer!r}")
-    p, wide = strategy.comm.size, max(WIDE, ledger.itemsize)
+    return round_ring(ledger, strategy.comm.size, qkv, layout, stage)
+
+
+def round_ring(ledger: Ledger, p: int, qkv, layout: Layout, stage) -> tuple[Ghost, Backward]:
+    """`strategies.ring.ring_attention`: keys and values go round."""
+    wide = max(WIDE, ledger.itemsize)
     first = layout.position(layout.split)
     along = [first, *(layout.position(dim) for dim in stage if dim != layout.split)]
     order, (q, k, v) = _folded(ledger, qkv, along)
@@ -126,11 +213,18 @@ def ring(ledger: Ledger, strategy, qkv, layout: Layout, stage) -> tuple[Ghost, B
 
 def _hops(layout: Layout, stage, p: int) -> list[bool]:
     """Does rank 0 compute at each hop? Of a long run of hops that are alike, the first few."""
-    if stage.window is not None or (stage.causal and layout.split != stage[0]):
+    dim, striped = layout.split, layout.order == "striped" and len(stage) > 1
+    if stage.window is not None or (stage.causal and (dim != stage[0] or striped)):
         raise NotCovered("masks along a ring")
-    parts = -(-layout.sizes[layout.split] // shard_size(layout.sizes[layout.split], p))
-    busy = 0 if stage.causal else parts - 1
-    return [True, *[False] * min(p - 1 - busy, 4), *[True] * min(busy, 4)]
+    if layout.order == "contiguous":
+        busy = 0 if stage.causal else -(-layout.sizes[dim] // shard_size(layout.sizes[dim], p)) - 1
+        runs = [(False, p - 1 - busy), (True, busy)]
+    else:
+        held = [layout.held(dim, source, p) for source in (0, *range(p - 1, 0, -1))]
+        last = held[0][-1]
+        sees = [bool(keys) and (not stage.causal or keys[0] <= last) for keys in held[1:]]
+        runs = [(computes, len(list(run))) for computes, run in groupby(sees)]
+    return [True, *(computes for computes, run in runs for _ in range(min(run, 4)))]
 
 
 def _home(ledger: Ledger, own: Ghost, hops: Sequence[bool]) -> Ghost:
@@ -170,4 +264,10 @@ def _like(ghost: Ghost, stored: Ghost) -> Ghost:
 
 
 #: A strategy's `attend` -> what it holds.
-ATTENDS = {Strategy.attend: plain, Ulysses.attend: by_heads, Ring.attend: ring}
+ATTENDS = {
+    Strategy.attend: plain,
+    Ulysses.attend: ulysses,
+    Ring.attend: ring,
+    USP.attend: usp,
+    DSPxUlysses.attend: dsp_ulysses,
+}

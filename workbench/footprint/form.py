@@ -94,8 +94,9 @@ def closed_form_memory(
     The most over all moments of the step of the bytes alive then. Each kind of block is gone
     through once, forward and backward, allocation by allocation; a model is a sequence of blocks,
     each of which starts where the one before has ended. Equal to ``fake_step(...).peak_bytes`` to
-    the byte, and so to the live storages of a real rank. Scratch memory inside kernels, the
-    allocator's rounding and fragmentation, and a device's own context are left out.
+    the byte, and so to the live storages of a real rank (on a CPU in bfloat16 a little more: there
+    norms keep their statistics in bfloat16, elsewhere in float32). Scratch memory inside kernels,
+    the allocator's rounding and fragmentation, and a device's own context are left out.
 
     Parameters
     ----------
@@ -123,8 +124,11 @@ def closed_form_memory(
         known = ", ".join(map(repr, _OPTIMIZERS))
         raise ValueError(f"optimizer must be one of {known}; got {optimizer!r}")
     memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": fsdp}
+    autocast = options.pop("autocast", False)
     cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
     try:
+        if autocast:
+            raise NotCovered("autocast=True")
         step = StepForm(spec, cls, p, dtype, shard, mesh, **memory)
         return _at_peak(step.stretches(), step.held(), _state(step, optimizer))
     except NotCovered as missing:

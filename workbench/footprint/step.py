@@ -11,7 +11,7 @@ from workbench.footprint.ledger import Ledger, NotCovered, Shape, Stretch
 from workbench.footprint.moves import Probe
 from workbench.footprint.projections import Rank
 from workbench.footprint.walk import Gradient, Walk
-from workbench.layout import shard_size
+from workbench.layout import Layout, shard_size
 from workbench.mesh import DATA, Mesh
 from workbench.strategies import Strategy, ranks_of
 from workbench.transformer import TransformerSpec
@@ -66,7 +66,7 @@ class StepForm:
         """(moment, layer, stretch) of all parts of the step, in order."""
         blocks = self.walk.blocks(self.spec)
         shape = self.walk.shape(blocks[-1][1].after)
-        loss, last = self._loss(shape)
+        loss, last = self._loss(blocks[-1][1].after)
         for part in range(self.accumulate):
             grad, adds = last, part > 0
             for i, (layer, block) in enumerate(blocks):
@@ -79,22 +79,34 @@ class StepForm:
             yield "backward", None, self._input(grad, adds)
         yield "end", None, self._end(shape)
 
-    def _loss(self, shape: Shape) -> tuple[Stretch, Gradient]:
-        """Mean square of the output, and its gradient."""
+    def _loss(self, layout: Layout) -> tuple[Stretch, Gradient]:
+        """Mean square of the output without its padding, and its gradient."""
         ledger = Ledger(self.itemsize)
-        squares = ledger.new("squares", shape)
+        shapes = self._trimmed(layout)
+        squares = ledger.new("squares", shapes[-1])
         total = ledger.new("loss", ())
         ledger.drop(squares)
         ledger.new("loss", ())  # stays
         ledger.drop(total)
         ledger.new("gradient of loss", ())  # until the backward is through
         scaled = ledger.new("gradient of loss", ())
-        power, product, grad = (ledger.new("squares", shape) for _ in range(3))
+        power, product, grad = (ledger.new("squares", shapes[-1]) for _ in range(3))
         ledger.drop(power, product, scaled)
-        whole = ledger.new("gradient of stream", shape)
-        ledger.drop(grad)
-        found = Stretch.of(ledger, left=whole.cell)
-        return found, Gradient(shape, whole.strides, self._bytes(shape))
+        for shape in (shapes[-1], *shapes[-2::-1]):
+            wider = ledger.new("gradient of stream", shape)
+            ledger.drop(grad)
+            grad = wider
+        found = Stretch.of(ledger, left=grad.cell)
+        return found, Gradient(grad.shape, grad.strides, self._bytes(grad.shape))
+
+    def _trimmed(self, layout: Layout) -> list[Shape]:
+        """The output's shape, and again after each dim of which rank 0 has padding."""
+        along, shapes = self.strategy.along(layout), [self.walk.shape(layout)]
+        for dim in {layout.split, *(cut.dim for cut in layout.outer)} - {None}:
+            held, at = len(layout.held(dim, along.rank, along.size)), layout.position(dim)
+            if held < shapes[-1][at]:
+                shapes.append((*shapes[-1][:at], held, *shapes[-1][at + 1 :]))
+        return shapes
 
     def _input(self, grad: Gradient, adds: bool) -> Stretch:
         """The gradient of this part of the samples becomes one of all of them."""

@@ -7,10 +7,11 @@ from workbench.footprint.ledger import Ghost, Ledger, Shape, Stretch
 from workbench.footprint.moves import back, move
 from workbench.footprint.projections import Moves, Rank
 from workbench.layout import Layout
-from workbench.strategies import Strategy
+from workbench.strategies import DSP, DSPxDSP, Strategy
 
-#: What a strategy does in a layer may depend on so many layers after it.
-AHEAD = 2
+#: What these do ahead of a stage depends on the next use of each dim: no more than so many layers
+#: on. Of another strategy it may depend on all.
+AHEAD, NEAR = 2, (DSP.arrange, DSPxDSP.arrange)
 
 
 class Gradient(NamedTuple):
@@ -48,6 +49,8 @@ class Walk:
         self.rank, self.itemsize = rank, itemsize
         self.again, self.inside = checkpoint == "block", switch == "inside"
         self.arranges = type(rank.strategy).arrange is not Strategy.arrange
+        near = type(rank.strategy).arrange in NEAR
+        self.near = near and getattr(rank.strategy, "schedule", None) != "bytes"
         self._layouts: list[Layout] = []
         self._blocks: dict[tuple, Block] = {}
         self._spare: dict[int, Run] = {}
@@ -59,7 +62,8 @@ class Walk:
         layout, found, known = self._same(self.rank.strategy.start), [], {}
         branches = _layer_blocks(spec)
         for layer in range(spec.num_layers):
-            ahead = min(spec.num_layers - layer - 1, AHEAD) if self.arranges else 0
+            ahead = spec.num_layers - layer - 1 if self.arranges else 0
+            ahead = min(ahead, AHEAD) if self.near else ahead
             key = (id(layout), ahead)
             if key not in known:
                 known[key] = self._layer(layout, branches, ahead)

@@ -1,0 +1,132 @@
+"""Memory in closed form: options, grouped queries, meshes, masks; a real rank as witness; fits."""
+
+import pytest
+import torch
+from test_bytes import settle_after_collectives
+from test_footprint import LONG
+from torch.distributed._tools.mem_tracker import MemTracker
+
+import workbench as wb
+from workbench.cluster import DEVICES
+from workbench.footprint import fits
+from workbench.meter import Meter
+from workbench.rank import RankStep
+
+
+def spec(dims, stages, **more):
+    sizes = {"d_model": 16, "num_heads": 8, "num_layers": 2, "batch": 8, "mlp_ratio": 2}
+    return wb.TransformerSpec(dims=dims, stages=stages, **sizes | more)
+
+
+UNEVEN = {"time": 7, "space": 5}
+FLAT = spec(UNEVEN, ("space", "time"))
+GROUPED = spec(UNEVEN, ("space", "time"), num_kv_heads=2)
+CAUSAL = spec({"time": 7, "space": 9}, (wb.Stage("space", causal=True), "time"))
+JOINT = spec({"time": 5, "space": 6}, (wb.Stage(("time", "space"), causal=True), "space"))
+VOLUME = spec({"a": 5, "b": 3, "c": 7}, ("a", ("b", "c"), "c"), num_layers=3)
+CASES = [
+    (FLAT, "ulysses", {"p": 4, "packed": True}),
+    (GROUPED, "ulysses", {"p": 4, "checkpoint": "block", "accumulate": 2}),
+    (GROUPED, "ulysses", {"p": 8, "packed": True, "dtype": "bfloat16"}),
+    (GROUPED, "ring", {"p": 4}),
+    (GROUPED, "megatron-tp", {"p": 2}),
+    (GROUPED, "megatron-sp", {"p": 2, "regather": True}),
+    (FLAT, "megatron-sp", {"p": 4, "regather": True, "checkpoint": "block"}),
+    (FLAT, "ring", {"p": 4, "order": "zigzag"}),
+    (FLAT, "ring", {"p": 8, "order": "striped", "checkpoint": "block"}),
+    (CAUSAL, "ring", {"p": 4, "shard": "space"}),
+    (CAUSAL, "ring", {"p": 4, "shard": "space", "order": "zigzag"}),
+    (CAUSAL, "ring", {"p": 8, "shard": "space", "order": "striped", "checkpoint": "block"}),
+    (CAUSAL, "dsp", {"p": 4}),
+    (JOINT, "ring", {"p": 4, "shard": "time", "order": "zigzag"}),
+    (VOLUME, "dsp", {"p": 3, "schedule": "eager"}),
+    (VOLUME, "dsp", {"p": 4, "schedule": "bytes", "checkpoint": "block"}),
+    (VOLUME, "dsp", {"p": 3, "around": "attention", "checkpoint": "selective"}),
+    (FLAT, "megatron-sp", {"p": 4, "mesh": {"data": 2, "tp": 2}}),
+    (VOLUME, "ring", {"p": 4, "mesh": {"data": 2, "r": 2}, "accumulate": 2}),
+    (FLAT, "single", {"p": 2, "mesh": {"data": 2}}),
+    (FLAT, "usp", {"p": 4, "mesh": {"ulysses": 2, "ring": 2}}),
+    (FLAT, "usp", {"p": 8, "mesh": {"ring": 2, "ulysses": 4}, "order": "zigzag"}),
+    (FLAT, "dsp-ulysses", {"p": 8, "mesh": {"dsp": 4, "ulysses": 2}, "checkpoint": "block"}),
+    (VOLUME, "dsp-dsp", {"p": 6, "mesh": {"outer": 3, "inner": 2}}),
+    (VOLUME, "dsp-dsp", {"p": 4, "mesh": {"outer": 2, "inner": 2}, "checkpoint": "block"}),
+]
+
+
+@pytest.mark.parametrize(("model", "name", "how"), CASES, ids=lambda case: str(case)[:60])
+def test_options_and_meshes(model, name, how):
+    peak = wb.fake_step(model, name, **how).peak_bytes
+    found = wb.closed_form_memory(model, name, **how)
+    assert found.peak_bytes == peak
+    assert found.moment != "end"  # a bucket of weights would hide what activations are
+
+
+REAL = {
+    1: ["single", "dsp"],
+    2: ["megatron-tp", "megatron-sp", "ulysses", "ring", "dsp"],
+    4: ["ulysses", "ring"],
+}
+
+
+@pytest.mark.parametrize("p", REAL)
+def test_real_ranks_hold_what_the_closed_form_says(p):
+    """By the library's count of live storages and by torch's own."""
+    model, names = LONG, REAL[p]
+
+    def on_rank(rank, comm):
+        settle_after_collectives()
+        found = {}
+        for name in names:
+            shard = "time" if wb.STRATEGIES[name].cuts_sequence else None
+            for mode in ("none", "block"):
+                run = (comm, model, wb.STRATEGIES[name], "float32", 0, shard, torch.device("cpu"))
+                step = RankStep(*run, checkpoint=mode)
+                with Meter(leaf for _, leaf in step.leaves()) as meter:
+                    step.run()
+                del step
+                step = RankStep(*run, checkpoint=mode)
+                tracker = MemTracker()
+                tracker.track_external(*(leaf for _, leaf in step.leaves()))
+                with tracker:
+                    step.run()
+                seen = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+                found[name, mode] = meter.peak_bytes, seen
+        return found
+
+    for found in wb.run_local(on_rank, p):
+        for (name, mode), peaks in found.items():
+            shard = "time" if wb.STRATEGIES[name].cuts_sequence else None
+            form = wb.closed_form_memory(model, name, p=p, shard=shard, checkpoint=mode)
+            assert peaks == (form.peak_bytes, form.peak_bytes), (name, mode)
+
+
+def test_what_fits_says_so():
+    peak = wb.closed_form_memory(LONG, "dsp", p=2, optimizer="adamw").peak_bytes
+    found = fits(LONG, "dsp", peak, p=2, optimizer="adamw")
+    assert (found.fits, found.needed_bytes, found.spare_bytes) == (True, peak, 0)
+    assert (found.way_out, found.largest) == (None, "activations")
+    assert fits(LONG, "dsp", DEVICES["h100"], p=2).budget_bytes == 80 * 10**9
+
+
+@pytest.mark.parametrize("share", [0.99, 0.7, 0.5, 0.35])
+def test_the_way_out_fits_and_what_was_tried_before_does_not(share):
+    peak = wb.closed_form_memory(LONG, "ring", p=2).peak_bytes
+    found = fits(LONG, "ring", int(share * peak), p=2)
+    assert not found.fits
+    assert found.spare_bytes < 0
+    how = {"strategy": "ring", "p": 2} | found.way_out
+    assert fits(LONG, device=int(share * peak), **how).fits
+    for change in ({"accumulate": 2}, {"checkpoint": "selective"}, {"checkpoint": "block"}):
+        if change == found.way_out:
+            break
+        assert wb.closed_form_memory(LONG, "ring", p=2, **change).peak_bytes > share * peak
+
+
+def test_nothing_fits_into_a_byte():
+    assert fits(LONG, "dsp", 1, p=2).way_out is None
+
+
+@pytest.mark.parametrize("budget", [0, -1, True])
+def test_a_budget_is_bytes(budget):
+    with pytest.raises(ValueError, match="a budget is a Device or a positive number of bytes"):
+        fits(LONG, "dsp", budget, p=2)
