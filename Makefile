@@ -5,6 +5,8 @@ SHELL := /bin/sh
 VENV := .venv
 PY := $(VENV)/bin/python
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=120
+# Test files side by side; those of one file stay together, as a notebook's cells have to.
+SIDE_BY_SIDE := -n 2 --dist loadfile
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 ARGS :=
 
@@ -27,7 +29,7 @@ lab: setup ## Open JupyterLab on the first notebook (ARGS=--no-browser prints th
 	  --LabApp.default_url=/lab/tree/notebooks/00-start-here.ipynb $(ARGS)
 
 test: setup lint ## Lint, then every test and every notebook, with branch coverage
-	WORKBENCH_SIZE=ci $(PY) -m pytest $(NBVAL) --cov --cov-report=term $(ARGS)
+	WORKBENCH_SIZE=ci $(PY) -m pytest $(NBVAL) $(SIDE_BY_SIDE) --cov --cov-report=term $(ARGS)
 
 lint: $(VENV)/.packages ## Check style and format, notebooks too
 	$(PY) -m ruff check .
