@@ -3,6 +3,7 @@
 
 SHELL := /bin/sh
 VENV := .venv
+PEERS := .venv-peers
 PY := $(VENV)/bin/python
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=120
 # Test files side by side; those of one file stay together, as a notebook's cells have to.
@@ -16,10 +17,10 @@ export FLWR_TELEMETRY_ENABLED := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup lab test lint notebooks bench clean
+.PHONY: help setup lab test lint notebooks bench bench-peers clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.prepared ## Make .venv, install the pinned packages, prepare models and data
 
@@ -43,8 +44,11 @@ bench: setup ## Run the benchmarks one after another; they print ratios
 	  echo "== $$script"; $(PY) "$$script" $(ARGS) || exit 1; \
 	done
 
+bench-peers: setup $(PEERS)/.packages ## Attention against published libraries, in .venv-peers; prints ratios
+	PYTHONPATH=benchmarks $(PEERS)/bin/python -W ignore -m peers $(ARGS)
+
 clean: ## Remove everything that make and the tests have made
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
 
@@ -66,4 +70,13 @@ $(VENV)/.packages: $(VENV)/.python requirements.lock pyproject.toml
 $(VENV)/.prepared: $(VENV)/.packages
 	@echo "[3/3] Preparing the embedded models and data"
 	[ ! -f workbench/__main__.py ] || $(PY) -m workbench prepare
+	@touch $@
+
+# The published libraries stand apart: their environment sees .venv's packages, never the other way round.
+$(PEERS)/.packages: $(VENV)/.packages benchmarks/peers/requirements.txt
+	@$(PY) tools/unfinished.py $(PEERS)
+	$(PY) -m venv $(PEERS)
+	@$(PY) -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > "$$($(PEERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth"
+	DS_BUILD_OPS=0 $(PEERS)/bin/python -m pip install --no-deps -r benchmarks/peers/requirements.txt
 	@touch $@

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from scipy.stats import bootstrap
 from torch.distributed import distributed_c10d as c10d
 from torch.distributed.tensor.experimental._context_parallel import _attention as template
 
@@ -51,8 +50,9 @@ class Exchange(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
+        grad = grad.contiguous()  # before empty_like, which would keep its strides
         out = torch.empty_like(grad)
-        dist.all_to_all_single(out, grad.contiguous())
+        dist.all_to_all_single(out, grad)
         return out
 
 
@@ -192,11 +192,11 @@ PEERS = {
 }
 
 
-def ours(comm, name, options, causal):
+def ours(comm, name, options, causal, length=LENGTH):
     """One strategy's attention as a function of q, k and v ``[B, S/p, H, C]``."""
     stage = wb.Stage("tokens", causal=causal)
     geometry = Geometry(
-        dims={"tokens": LENGTH}, stages=(stage,), d_model=HEADS * CHANNEL, num_heads=HEADS
+        dims={"tokens": length}, stages=(stage,), d_model=HEADS * CHANNEL, num_heads=HEADS
     )
     strategy = select(name, geometry, comm.size, **options)(comm, geometry, "tokens")
 
@@ -220,12 +220,8 @@ def timed(comm, attend, shape, dtype, causal) -> list[float]:
     return [forward, time.perf_counter() - started]
 
 
-def rounds(rank, comm, count, dtype, causal):
-    """Each implementation in turn, ``count`` times: ``{name: [[forward, both], ...]}``."""
-    length = LENGTH // comm.size
-    runs = {name: (f, (1, HEADS, length, CHANNEL)) for name, f in PEERS.items()}
-    for label, (name, options, _) in OURS.items():
-        runs[label] = (ours(comm, name, options, causal), (1, length, HEADS, CHANNEL))
+def take_turns(comm, runs, count, dtype, causal):
+    """Each of ``{name: (function, shape)}`` in turn: ``{name: [[forward, both], ...]}`` [s]."""
     found = {name: [] for name in runs}
     for _ in range(count + 1):  # the first is a warm-up
         for name, (attend, shape) in runs.items():
@@ -233,8 +229,19 @@ def rounds(rank, comm, count, dtype, causal):
     return {name: times[1:] for name, times in found.items()}
 
 
+def rounds(rank, comm, count, dtype, causal):
+    """Ours and the peers that are written here, ``count`` times."""
+    length = LENGTH // comm.size
+    runs = {name: (f, (1, HEADS, length, CHANNEL)) for name, f in PEERS.items()}
+    for label, (name, options, _) in OURS.items():
+        runs[label] = (ours(comm, name, options, causal), (1, length, HEADS, CHANNEL))
+    return take_turns(comm, runs, count, dtype, causal)
+
+
 def told(ratios: np.ndarray) -> str:
     """The median ratio and its interval."""
+    from scipy.stats import bootstrap  # here, since every rank would wait seconds for it
+
     interval = bootstrap((ratios,), np.median, n_resamples=2000, rng=0).confidence_interval
     return f"{np.median(ratios):.2f} ({interval.low:.2f} to {interval.high:.2f})"
 

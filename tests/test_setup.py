@@ -1,6 +1,7 @@
 """What is asked for, what is pinned and what is installed agree."""
 
 import importlib.metadata
+import os
 import pathlib
 import re
 import subprocess
@@ -105,6 +106,22 @@ def test_the_makefile_asks_for_the_same_versions():
     assert re.findall(r"torch==(\S+)", makefile) == [PINNED["torch"]]
     oldest = PROJECT["requires-python"].removeprefix(">=").replace(".", ", ")
     assert f"({oldest}) <= sys.version_info" in (ROOT / "tools" / "find_python.sh").read_text()
+
+
+def test_peers_that_are_not_installed_are_skipped_in_one_line():
+    lines = (ROOT / "benchmarks" / "peers" / "requirements.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert all(len(pin.specifier) == 1 for pin in pins)
+    assert not {canonicalize_name(pin.name) for pin in pins} & set(LOCK)
+    path = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
+    done = subprocess.run(
+        [sys.executable, "-m", "peers"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert re.fullmatch(r"Skipped: [\w-]+ is not installed; .*\n", done.stderr + done.stdout)
 
 
 BLOCKED = """

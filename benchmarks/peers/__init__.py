@@ -1,0 +1,1 @@
+"""Attention against published sequence-parallel libraries, in an environment of their own."""
