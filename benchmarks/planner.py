@@ -1,6 +1,6 @@
 """How long predictions take: one, a plan, and a sweep of 10,000 configurations.
 
-    python benchmarks/planner.py
+python benchmarks/planner.py
 """
 
 import time
