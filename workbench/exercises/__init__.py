@@ -29,6 +29,11 @@ from workbench.exercises.own_strategy import (
     check_merge,
 )
 from workbench.exercises.prompts import beside, recall
+from workbench.exercises.published import (
+    check_attention_share,
+    check_mean_error,
+    check_total_volume,
+)
 from workbench.exercises.running import (
     check_join,
     check_own_strategy,
@@ -76,6 +81,7 @@ __all__ = [
     "check_activation_bytes",
     "check_adapter_bytes",
     "check_attention_flops",
+    "check_attention_share",
     "check_by_heads",
     "check_by_switch",
     "check_card_bytes",
@@ -90,6 +96,7 @@ __all__ = [
     "check_join",
     "check_local_shape",
     "check_loss_part",
+    "check_mean_error",
     "check_megatron_sp_order",
     "check_merge",
     "check_next_cut",
@@ -109,6 +116,7 @@ __all__ = [
     "check_switch",
     "check_switch_count",
     "check_switchable",
+    "check_total_volume",
     "check_ulysses_layouts",
     "check_usp_bytes",
     "check_weighted_mean",

@@ -35,6 +35,7 @@ from workbench.figures.meshes import (
     mesh_chart,
     mesh_svg,
 )
+from workbench.figures.published import published_bars, residuals
 from workbench.figures.schedules import (
     VARIANTS,
     own_timetable,
@@ -43,6 +44,7 @@ from workbench.figures.schedules import (
     schedule_svg,
     timetable,
 )
+from workbench.figures.seconds import PARTS, lowest_changes, step_parts, time_curves
 from workbench.figures.style import COLOURS, caption, captioned, image, rank_colours
 from workbench.figures.volumes import Volume, head_counts, volume_bars, volume_curves, volumes
 from workbench.figures.wires import nodes_and_wires, wire_times
@@ -52,6 +54,7 @@ __all__ = [
     "KIND_COLOURS",
     "MOST_RANKS",
     "ORDERS",
+    "PARTS",
     "VARIANTS",
     "AxisTraffic",
     "Balance",
@@ -74,6 +77,7 @@ __all__ = [
     "layout_strip",
     "layout_svg",
     "log_timeline",
+    "lowest_changes",
     "memory_bars",
     "memory_caption",
     "memory_chart",
@@ -83,11 +87,15 @@ __all__ = [
     "mesh_svg",
     "nodes_and_wires",
     "own_timetable",
+    "published_bars",
     "rank_colours",
     "rank_matrix",
+    "residuals",
     "schedule_caption",
     "schedule_chart",
     "schedule_svg",
+    "step_parts",
+    "time_curves",
     "times",
     "timetable",
     "volume_bars",

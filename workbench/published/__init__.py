@@ -4,6 +4,7 @@ Volumes come from the log (`volume_table`), seconds from `workbench.cost` (`tabl
 """
 
 from workbench.published.figure3 import BARS, H800, Bar, fig3_throughput
+from workbench.published.fit import fit, left_out
 from workbench.published.grades import GRADES
 from workbench.published.latency import LATENCIES, Latency, inference_latency
 from workbench.published.table import PublishedRow, table
@@ -11,5 +12,5 @@ from workbench.published.volumes import VolumeRow, volume_table
 
 __all__ = [
     "BARS", "GRADES", "H800", "LATENCIES", "Bar", "Latency", "PublishedRow", "VolumeRow",
-    "fig3_throughput", "inference_latency", "table", "volume_table",
+    "fig3_throughput", "fit", "inference_latency", "left_out", "table", "volume_table",
 ]  # fmt: skip
