@@ -49,7 +49,7 @@ ORDER = [
     {"conformance", "train"},
     {"memory", "footprint", "slope"},
     {"cost"},
-    {"watch"},
+    {"watch", "timeline"},
     {"trace"},
     {"calibration", "published", "explain_step"},
     {"planner"},

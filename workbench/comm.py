@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workbench.collectives import Collective, Phase, sent_bytes
 from workbench.layout import Layout, collective_between, dealt, pad_to, shard_size, take_shard
-from workbench.transfer import Pair, Transfer, send_and_receive
+from workbench.transfer import Pair, Transfer, send_and_receive, traced
 
 
 class Site(NamedTuple):
@@ -123,8 +123,9 @@ class Comm:
         received, requests = torch.empty_like(x), []
         if self.group is not None and self.size > 1:
             to, source = (self.rank + 1) % self.size, (self.rank - 1) % self.size
-            requests = self._started([Pair(x, to, received, source)])
-        return Transfer(self.log[-1], x, received, requests)
+            with traced(self._name):
+                requests = self._started([Pair(x, to, received, source)])
+        return Transfer(self.log[-1], x, received, requests, self._name)
 
     def sum_gradients(self, gradients: Iterable[Tensor], axis: str = "*") -> None:
         """Sum gradients of replicated weights over the ranks, in place.
@@ -138,28 +139,35 @@ class Comm:
         if self.size == 1:
             return
         for same in by_dtype.values():
-            flat = torch.cat([g.flatten() for g in same])
-            total = flat.numel()
-            flat = pad_to(flat, 0, shard_size(total, self.size) * self.size)
-            site = Site(None, None, self.site().where)
-            self._record("all_reduce", None, flat, "gradients", site, axis=axis)
-            if self.group is not None:
-                dist.all_reduce(flat, group=self.group)
-            parts = flat[:total].split([g.numel() for g in same])
-            for gradient, part in zip(same, parts, strict=True):
-                gradient.copy_(part.view_as(gradient))
+            with traced("relayout"):
+                flat = torch.cat([g.flatten() for g in same])
+                total = flat.numel()
+                flat = pad_to(flat, 0, shard_size(total, self.size) * self.size)
+                site = Site(None, None, self.site().where)
+                self._record("all_reduce", None, flat, "gradients", site, axis=axis)
+                self._all_summed(flat)
+                parts = flat[:total].split([g.numel() for g in same])
+                for gradient, part in zip(same, parts, strict=True):
+                    gradient.copy_(part.view_as(gradient))
 
     def gather_weights(self, whole: Tensor, part: Tensor, site: Site) -> None:
         """Gather all ranks' parts of flat weights into ``whole``."""
         self._record("all_gather", None, part, "weights", site, axis="*")
-        if self.group is not None:
-            dist.all_gather_single(whole, part, group=self.group)
+        self._gathered(whole, part)
 
     def scatter_gradients(self, part: Tensor, whole: Tensor, site: Site) -> None:
         """Sum flat gradients over the ranks; each keeps its part of the sum."""
         send = whole.view(self.size, -1)
         self._record("reduce_scatter", None, send, "gradients", site, axis="*")
         part.copy_(self._summed(send).view_as(part))
+
+    @property
+    def _name(self) -> str:
+        """What a trace calls the collective that was recorded last, for it to be found in the log.
+
+        Only what is sent runs under this name; copies around it run under "relayout".
+        """
+        return f"comm:{len(self.log) - 1}"
 
     def _record(self, kind, dim, x, phase, site, before=None, after=None, axis=None):
         size = x.numel() * x.element_size()
@@ -178,7 +186,8 @@ class Comm:
             return take_shard(x, after, self.rank, self.size)
         assert x.shape == before.local_shape(self.size), (x.shape, before, self.size)
         move = getattr(self, f"_{kind}")
-        return move(x, before, after, phase, site)
+        with traced("relayout"):
+            return move(x, before, after, phase, site)
 
     def _all_to_all(self, x, before, after, phase, site):
         send = self._in_chunks(x, after)
@@ -190,8 +199,7 @@ class Comm:
         x = x.contiguous()
         self._record("all_gather", before.split, x, phase, site, before, after)
         parts = x.new_empty((self.size * x.shape[0], *x.shape[1:]))
-        if self.group is not None:
-            dist.all_gather_single(parts, x, group=self.group)
+        self._gathered(parts, x)
         parts = parts.unflatten(0, (self.size, x.shape[0]))
         return self._joined(parts, before)
 
@@ -206,15 +214,25 @@ class Comm:
             # gloo's own reduce_scatter sends as much as an all-reduce: twice the optimum.
             return self._exchange(send).sum(0)
         out = torch.empty_like(send[0])
-        dist.reduce_scatter_single(out, send.flatten(0, 1), group=self.group)
+        with traced(self._name):
+            dist.reduce_scatter_single(out, send.flatten(0, 1), group=self.group)
         return out
 
     def _all_reduce(self, x, before, after, phase, site):
         total = x.clone(memory_format=torch.contiguous_format)
         self._record("all_reduce", None, total, phase, site, before, after)
-        if self.group is not None:
-            dist.all_reduce(total, group=self.group)
+        self._all_summed(total)
         return total
+
+    def _all_summed(self, x):
+        if self.group is not None:
+            with traced(self._name):
+                dist.all_reduce(x, group=self.group)
+
+    def _gathered(self, whole, part):
+        if self.group is not None:
+            with traced(self._name):
+                dist.all_gather_single(whole, part, group=self.group)
 
     def _in_chunks(self, x, after):
         """``x`` padded and cut as ``after`` says, one chunk a rank: ``[p, ..., size / p, ...]``."""
@@ -227,18 +245,21 @@ class Comm:
 
     def _exchange(self, send):
         received = torch.empty_like(send)
-        if self.group is None:
-            return received
+        if self.group is not None:
+            with traced(self._name):
+                self._all_to_all_into(received, send)
+        return received
+
+    def _all_to_all_into(self, received, send):
         if self.piece_bytes is None:
             dist.all_to_all_single(received, send, group=self.group)
-            return received
+            return
         received[self.rank] = send[self.rank]
         peers = [(self.rank + step) % self.size for step in range(1, self.size)]
         back = [(self.rank - step) % self.size for step in range(1, self.size)]
         pairs = [Pair(send[to], to, received[of], of) for to, of in zip(peers, back, strict=True)]
         for request in self._started(pairs):
             request.wait()
-        return received
 
     def _started(self, pairs) -> list:
         return send_and_receive(pairs, self.group, self.piece_bytes)

@@ -137,17 +137,53 @@ def predict(
     >>> cost.seconds == sum(parts), cost.samples_per_s * cost.seconds
     (True, 1.0)
     """
-    if mode not in ("train", "inference"):
-        raise ValueError(f"mode must be 'train' or 'inference', got {mode!r}")
     if gradient_sync not in (None, "flat", "ddp"):
         raise ValueError(f"gradient_sync must be 'flat' or 'ddp', got {gradient_sync!r}")
+    step = step_counts(
+        spec, strategy, cluster, p=p, dtype=dtype, mode=mode, shard=shard, mesh=mesh,
+        checkpoint=checkpoint, switch=switch, accumulate=accumulate, fsdp=fsdp, **options,
+    )  # fmt: skip
+    return _cost(step, cluster, gradient_sync or "ddp", mode)
+
+
+def step_counts(
+    spec: TransformerSpec,
+    strategy: str | type[Strategy],
+    cluster: Cluster,
+    *,
+    p: int,
+    dtype: str = "bfloat16",
+    mode: str = "train",
+    shard: str | None = None,
+    mesh: Mapping[str, int] | None = None,
+    checkpoint: str = "none",
+    switch: str = "inside",
+    accumulate: int = 1,
+    fsdp: bool | str = False,
+    **options,
+) -> StepCounts:
+    """What one rank computes and sends in the step of `predict`, and so takes its arguments.
+
+    Raises
+    ------
+    ValueError
+        As `predict`.
+
+    Examples
+    --------
+    >>> from workbench.cluster import CLUSTERS
+    >>> from workbench.transformer import PRESETS
+    >>> step = step_counts(PRESETS["toy-video"], "dsp", CLUSTERS["dgx-h100"], p=4)
+    >>> [(s.kind, s.count) for s in step.sent if s.phase == "forward"]
+    [('all_to_all', 1), ('all_to_all', 2)]
+    """
+    if mode not in ("train", "inference"):
+        raise ValueError(f"mode must be 'train' or 'inference', got {mode!r}")
     memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": fsdp}
     step = _step(spec, strategy, p, dtype, shard, _frozen(mesh), tuple(memory.items()),
                  tuple(options.items()))  # fmt: skip
     cluster.check_ranks(p)
-    if mode == "inference":
-        step = step.forward()
-    return _cost(step, cluster, gradient_sync or "ddp", mode)
+    return step.forward() if mode == "inference" else step
 
 
 def _frozen(mesh: Mapping[str, int] | None) -> tuple[tuple[str, int], ...] | None:

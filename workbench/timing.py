@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from typing import NamedTuple
 
 from workbench.cluster import Cluster
 from workbench.hiding import behind_the_backward, prefetched, round_the_ring
@@ -25,7 +26,7 @@ _COPIED = {
 #: A bucket of gradients is filled and emptied.
 _BUCKET_COPIED = 4
 #: Launches of a collective: itself, and the copies before and after it.
-_LAUNCHES = 3
+LAUNCHES = 3
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class StepCounts:
     @property
     def launches(self) -> float:
         """Kernels and copies that are launched."""
-        return sum(k.count for k in self.done) + _LAUNCHES * sum(s.count for s in self.sent)
+        return sum(k.count for k in self.done) + LAUNCHES * sum(s.count for s in self.sent)
 
 
 def timed(
@@ -85,7 +86,7 @@ def timed(
 
     The last stage is none: the gradients of all weights, summed in one go.
     """
-    clock = _Clock(step, cluster, gradient_sync)
+    clock = Clock(step, cluster, gradient_sync)
     names = ["x".join(stage) for stage in step.spec.stages]
     stages = [clock.stage(number, name) for number, name in enumerate(names)]
     stages.append(clock.stage(None, "weights"))
@@ -93,8 +94,20 @@ def timed(
     return stages, sums | {f"{kind}_s": spent for kind, spent in clock.kinds.items()}
 
 
-class _Clock:
-    """Adds up the seconds of a step."""
+class Timed(NamedTuple):
+    """Equal collectives, and what all of them together take: exposed, hidden, their copies [s]."""
+
+    sent: Sent
+    exposed_s: float
+    hidden_s: float
+    relayout_s: float
+
+
+class Clock:
+    """Adds up the seconds of a step.
+
+    ``computed`` has those of kernels by stage, phase and kind.
+    """
 
     def __init__(self, step: StepCounts, cluster: Cluster, gradient_sync: str):
         self.step, self.cluster, self.gradient_sync = step, cluster, gradient_sync
@@ -109,25 +122,44 @@ class _Clock:
             self.computed[kernel.stage, kernel.phase, kernel.kind] += spent
 
     def stage(self, number: int | None, name: str) -> StageCost:
-        compute = sum(s for (where, *_), s in self.computed.items() if where == number)
-        exposed = hidden = copies = 0.0
-        cut = []
-        for sent in (s for s in self.step.sent if s.stage == number):
+        made = self.transfers(number)
+        for sent in (each.sent for each in made):
             ranks, stride = self.step.group(sent.axis)
-            at = {"ranks": ranks, "cluster": self.cluster, "stride": stride}
-            once = collective_seconds(sent.kind, sent.input_bytes, **at)
-            self.across_s += once * sent.count * (ranks * stride > self.cluster.gpus_per_node)
-            bucket = sent.phase == "gradients" and sent.kind == "all_reduce"
-            copied = _BUCKET_COPIED if bucket else _COPIED[sent.kind](ranks)
-            copies += copied * sent.input_bytes * sent.count / self.cluster.device.memory_rate
-            if sent.phase == "weights" or (sent.phase == "gradients" and not bucket):
-                cut += [once] * sent.count
-                continue
-            shown = self._exposed(sent, once, ranks, stride)
-            exposed, hidden = exposed + shown[0], hidden + shown[1]
-        shown = prefetched(cut, compute)
-        exposed, hidden = exposed + shown, hidden + sum(cut) - shown
-        return StageCost(name, compute, exposed, copies, hidden)
+            if ranks * stride > self.cluster.gpus_per_node:
+                self.across_s += sent.count * self._once(sent)
+        exposed, hidden, copies = (sum(each[i] for each in made) for i in (1, 2, 3))
+        return StageCost(name, self._computing(number), exposed, copies, hidden)
+
+    def transfers(self, number: int | None) -> list[Timed]:
+        """All collectives of a stage; of stage ``None`` those of weights that belong to none.
+
+        Gathers and scatters of weights that are cut hide together; each has its share of what is
+        exposed.
+        """
+        sent = [s for s in self.step.sent if s.stage == number]
+        cut = [self._once(s) for s in sent if _of_cut_weights(s) for _ in range(s.count)]
+        shown = prefetched(cut, self._computing(number)) / (sum(cut) or 1.0)
+        return [self._timed(each, shown) for each in sent]
+
+    def _timed(self, sent: Sent, shown: float) -> Timed:
+        ranks, stride = self.step.group(sent.axis)
+        once = self._once(sent)
+        bucket = sent.phase == "gradients" and sent.kind == "all_reduce"
+        copied = _BUCKET_COPIED if bucket else _COPIED[sent.kind](ranks)
+        copies = copied * sent.input_bytes * sent.count / self.cluster.device.memory_rate
+        if _of_cut_weights(sent):
+            total = once * sent.count
+            return Timed(sent, shown * total, (1 - shown) * total, copies)
+        return Timed(sent, *self._exposed(sent, once, ranks, stride), copies)
+
+    def _once(self, sent: Sent) -> float:
+        """Seconds of one of them."""
+        ranks, stride = self.step.group(sent.axis)
+        at = {"ranks": ranks, "cluster": self.cluster, "stride": stride}
+        return collective_seconds(sent.kind, sent.input_bytes, **at)
+
+    def _computing(self, number: int | None) -> float:
+        return sum(s for (where, *_), s in self.computed.items() if where == number)
 
     def _exposed(self, sent: Sent, once: float, ranks: int, stride: int) -> tuple[float, float]:
         """What of equal collectives is exposed, and what is hidden [s]."""
@@ -142,6 +174,12 @@ class _Clock:
             last = backward / step.accumulate  # of several backwards the last one sends
             return behind_the_backward(sent, ranks, stride, self.cluster, last)
         return once * sent.count, 0.0
+
+
+def _of_cut_weights(sent: Sent) -> bool:
+    """FSDP's gathers and scatters, which hide behind their stage's computing."""
+    scatter = sent.phase == "gradients" and sent.kind != "all_reduce"
+    return sent.phase == "weights" or scatter
 
 
 def kernel_seconds(kernel: Kernel, cluster: Cluster) -> float:

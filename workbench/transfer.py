@@ -1,12 +1,21 @@
 """Sending between two ranks without waiting for it."""
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from workbench.collectives import Collective
+
+
+def traced(name: str) -> AbstractContextManager:
+    """Call what runs inside ``name`` in a profiler's trace; without a profiler, nothing happens."""
+    if torch.autograd._profiler_enabled():
+        return torch.profiler.record_function(name)
+    return nullcontext()
 
 
 class Pair(NamedTuple):
@@ -42,15 +51,18 @@ def _pieces(x: Tensor, size: int) -> tuple[Tensor, ...]:
 class Transfer:
     """A transfer on its way, which computing may hide; it holds on to what is being sent."""
 
-    def __init__(self, record: Collective, sent: Tensor, received: Tensor, requests: list):
+    def __init__(
+        self, record: Collective, sent: Tensor, received: Tensor, requests: list, name: str = ""
+    ):
         self._record, self._sent, self._received = record, sent, received
-        self._requests = requests
+        self._requests, self._name = requests, name
 
     def wait(self) -> Tensor:
         """Return what has come, when all of it has; the record is told how long this took."""
         started = time.perf_counter()
-        for request in self._requests:
-            request.wait()
+        with traced(self._name):
+            for request in self._requests:
+                request.wait()
         # The record stays the same record; only this stopwatch, no part of equality, is set later.
         object.__setattr__(self._record, "waited_s", time.perf_counter() - started)
         received, self._sent, self._requests = self._received, None, []

@@ -46,6 +46,7 @@ from workbench.figures.schedules import (
 )
 from workbench.figures.seconds import PARTS, lowest_changes, step_parts, time_curves
 from workbench.figures.style import COLOURS, caption, captioned, image, rank_colours
+from workbench.figures.timelines import timeline
 from workbench.figures.volumes import Volume, head_counts, volume_bars, volume_curves, volumes
 from workbench.figures.wires import nodes_and_wires, wire_times
 
@@ -96,6 +97,7 @@ __all__ = [
     "schedule_svg",
     "step_parts",
     "time_curves",
+    "timeline",
     "times",
     "timetable",
     "volume_bars",
