@@ -174,8 +174,8 @@ def step_counts(
     >>> from workbench.cluster import CLUSTERS
     >>> from workbench.transformer import PRESETS
     >>> step = step_counts(PRESETS["toy-video"], "dsp", CLUSTERS["dgx-h100"], p=4)
-    >>> [(s.kind, s.count) for s in step.sent if s.phase == "forward"]
-    [('all_to_all', 1), ('all_to_all', 2)]
+    >>> sum(s.count for s in step.sent if s.phase == "forward")  # switches in 2 layers of 2 stages
+    3
     """
     if mode not in ("train", "inference"):
         raise ValueError(f"mode must be 'train' or 'inference', got {mode!r}")
