@@ -84,7 +84,7 @@ def measure(
         boxed = run_box(fn, inter_bandwidth=speed * GBIT_PER_S, **how)
         for name in strategies:
             slowest, alone = (max(rank[name][0] for rank in ranks) for ranks in (boxed, local))
-            carried = crossing_bytes(_as_gloo(boxed[0][name][1]), nodes, ranks_per_node)
+            carried = crossing_bytes(as_gloo(boxed[0][name][1]), nodes, ranks_per_node)
             rows.append(WireRow(name, speed, slowest, alone, carried))
     return rows
 
@@ -98,7 +98,7 @@ def _medians(rank, comm, spec, runs, repeats) -> dict:
     return found
 
 
-def _as_gloo(log: Sequence[Collective]) -> list[Collective]:
+def as_gloo(log: Sequence[Collective]) -> list[Collective]:
     """The log as it travels here: on gloo a reduce-scatter is an exchange and a local sum."""
     exchange = {"reduce_scatter": "all_to_all"}
     return [replace(record, kind=exchange.get(record.kind, record.kind)) for record in log]

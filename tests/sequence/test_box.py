@@ -20,7 +20,7 @@ from workbench.launch import run_box
 from workbench.layout import Layout
 from workbench.rank import rank_step
 from workbench.strategies import select
-from workbench.wires import _as_gloo, measure, recorded
+from workbench.wires import as_gloo, measure, recorded
 
 BANDWIDTH = 250e6
 here = pytest.mark.skipif(box.missing() is not None, reason=f"no cluster in a box: {box.missing()}")
@@ -91,7 +91,7 @@ def test_a_card_carries_what_the_log_says(nodes, ranks_per_node):
         assert [record.kind for record in log] == kinds
         assert log[0].sent_bytes / (len(ranks) - 1) > box.PIECE_BYTES
         # Packets' headers come on top.
-        said = crossing_bytes(_as_gloo(log), nodes, ranks_per_node)
+        said = crossing_bytes(as_gloo(log), nodes, ranks_per_node)
         assert carried == pytest.approx(said, rel=0.05)
 
 

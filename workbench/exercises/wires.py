@@ -26,8 +26,8 @@ def _carried(rng):
 
 check_card_bytes = Exercise(
     "Write f(sent, nodes, ranks), which returns the bytes that leave a node through its card in "
-    "one all-to-all. Each rank sends `sent` bytes, the same to each peer; each of the nodes has "
-    "that many ranks.",
+    "one all-to-all. Each rank sends `sent` bytes in all, an equal share to each peer; each of the "
+    "nodes has that many ranks.",
     (
         "How many peers has a rank? How many of them are in other nodes?",
         "All ranks of a node send through the same card.",
