@@ -86,7 +86,8 @@ def _activations(rng):
 
 
 check_activation_bytes = Exercise(
-    "Write f(dims, d_model, batch, itemsize), which returns M: the bytes of the whole activation [B, T, S, M].",
+    "Write f(dims, d_model, batch, itemsize), which returns M: the bytes of the whole activation "
+    "[B, T, S, M].",
     (
         "Count the numbers in [B, T, S, M] first, then ask how many bytes one of them has.",
         "Every token is a vector of d_model numbers; every number has itemsize bytes.",
