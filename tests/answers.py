@@ -7,6 +7,7 @@ from answers_family import FAMILY_ANSWERS
 from answers_memory import MEMORY_ANSWERS
 from answers_own import OWN_ANSWERS
 from answers_published import PUBLISHED_ANSWERS
+from answers_seconds import SECONDS_ANSWERS
 from answers_training import TRAINING_ANSWERS
 from answers_wires import WIRE_ANSWERS
 
@@ -279,5 +280,6 @@ ANSWERS = {
     **OWN_ANSWERS,
     **PUBLISHED_ANSWERS,
     **WIRE_ANSWERS,
+    **SECONDS_ANSWERS,
     **TRAINING_ANSWERS,
 }

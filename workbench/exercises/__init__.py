@@ -50,6 +50,11 @@ from workbench.exercises.schedules import (
     check_next_cut,
     check_padded_switch,
 )
+from workbench.exercises.seconds import (
+    check_exchange_seconds,
+    check_exposed_hops,
+    check_kernel_seconds,
+)
 from workbench.exercises.sequence import (
     check_dsp_bytes,
     check_local_shape,
@@ -88,12 +93,15 @@ __all__ = [
     "check_causal_pairs",
     "check_crossover",
     "check_dsp_bytes",
+    "check_exchange_seconds",
+    "check_exposed_hops",
     "check_factor_gap",
     "check_fewest_bytes",
     "check_fewest_switches",
     "check_gather_elements",
     "check_group",
     "check_join",
+    "check_kernel_seconds",
     "check_local_shape",
     "check_loss_part",
     "check_mean_error",
