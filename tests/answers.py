@@ -6,6 +6,7 @@ import torch
 from answers_family import FAMILY_ANSWERS
 from answers_memory import MEMORY_ANSWERS
 from answers_own import OWN_ANSWERS
+from answers_planner import PLANNER_ANSWERS
 from answers_published import PUBLISHED_ANSWERS
 from answers_seconds import SECONDS_ANSWERS
 from answers_training import TRAINING_ANSWERS
@@ -278,6 +279,7 @@ ANSWERS = {
     **MEMORY_ANSWERS,
     **FAMILY_ANSWERS,
     **OWN_ANSWERS,
+    **PLANNER_ANSWERS,
     **PUBLISHED_ANSWERS,
     **WIRE_ANSWERS,
     **SECONDS_ANSWERS,

@@ -28,6 +28,11 @@ from workbench.exercises.own_strategy import (
     check_gather_elements,
     check_merge,
 )
+from workbench.exercises.planner import (
+    check_efficiency,
+    check_pareto,
+    check_waiting_share,
+)
 from workbench.exercises.prompts import beside, recall
 from workbench.exercises.published import (
     check_attention_share,
@@ -93,6 +98,7 @@ __all__ = [
     "check_causal_pairs",
     "check_crossover",
     "check_dsp_bytes",
+    "check_efficiency",
     "check_exchange_seconds",
     "check_exposed_hops",
     "check_factor_gap",
@@ -111,6 +117,7 @@ __all__ = [
     "check_own_strategy",
     "check_padded_switch",
     "check_paired_mean",
+    "check_pareto",
     "check_peers",
     "check_recomputed_bytes",
     "check_reshard",
@@ -127,6 +134,7 @@ __all__ = [
     "check_total_volume",
     "check_ulysses_layouts",
     "check_usp_bytes",
+    "check_waiting_share",
     "check_weighted_mean",
     "check_wire_seconds",
     "check_zigzag",

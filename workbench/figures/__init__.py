@@ -35,6 +35,7 @@ from workbench.figures.meshes import (
     mesh_chart,
     mesh_svg,
 )
+from workbench.figures.plans import pareto_chart, plan_caption, plan_svg
 from workbench.figures.published import published_bars, residuals
 from workbench.figures.schedules import (
     VARIANTS,
@@ -88,6 +89,9 @@ __all__ = [
     "mesh_svg",
     "nodes_and_wires",
     "own_timetable",
+    "pareto_chart",
+    "plan_caption",
+    "plan_svg",
     "published_bars",
     "rank_colours",
     "rank_matrix",

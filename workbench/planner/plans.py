@@ -89,6 +89,7 @@ def plan(
     checkpoints: Sequence[str] = _CHECKPOINTS,
     fsdp: Sequence[bool | str] = (False, True),
     memory_bytes: int | None = None,
+    meshes: bool = True,
 ) -> list[Plan]:
     """Rank every strategy, mesh, order of axes, checkpointing and FSDP.
 
@@ -104,6 +105,8 @@ def plan(
         What to try; in inference there is nothing to checkpoint.
     memory_bytes : int, optional
         Of each device; by default as the cluster's has it.
+    meshes : bool
+        Whether to try meshes of several axes, too, with data parallelism among them.
 
     Returns
     -------
@@ -133,6 +136,8 @@ def plan(
     timed = {**given, "mode": mode, "gradient_sync": gradient_sync}
     found = []
     for candidate in candidates(spec, p):
+        if candidate.mesh is not None and not meshes:
+            continue
         if strategies is None or candidate.strategy in set(strategies):
             found += _of(candidate, spec, cluster, p, timed, checkpoints, fsdp, budget)
     found = _advised(found, budget)

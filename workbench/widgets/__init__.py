@@ -15,6 +15,7 @@ from workbench.widgets.family import (
     mesh_explorer,
 )
 from workbench.widgets.memory import MemoryExplorer, memory
+from workbench.widgets.planner import PlanExplorer, plan_explorer
 from workbench.widgets.player import LayoutPlayer, layout_player
 from workbench.widgets.schedules import Schedules, schedules
 from workbench.widgets.shown import show
@@ -25,12 +26,14 @@ __all__ = [
     "LayoutPlayer",
     "MemoryExplorer",
     "MeshExplorer",
+    "PlanExplorer",
     "Schedules",
     "balance_explorer",
     "compare",
     "layout_player",
     "memory",
     "mesh_explorer",
+    "plan_explorer",
     "schedules",
     "show",
 ]
