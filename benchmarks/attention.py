@@ -238,12 +238,13 @@ def rounds(rank, comm, count, dtype, causal):
     return take_turns(comm, runs, count, dtype, causal)
 
 
-def told(ratios: np.ndarray) -> str:
+def told(ratios: np.ndarray, digits: int = 2) -> str:
     """The median ratio and its interval."""
     from scipy.stats import bootstrap  # here, since every rank would wait seconds for it
 
     interval = bootstrap((ratios,), np.median, n_resamples=2000, rng=0).confidence_interval
-    return f"{np.median(ratios):.2f} ({interval.low:.2f} to {interval.high:.2f})"
+    middle, low, high = (f"{x:.{digits}f}" for x in (np.median(ratios), *interval))
+    return f"{middle} ({low} to {high})"
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import torch
 import torch.distributed as dist
-from scipy.stats import bootstrap
+from attention import told
 
 import workbench as wb
 from workbench.comm import Comm
@@ -93,12 +93,6 @@ def recording(count=20_000) -> float:
     return (time.perf_counter() - started) / count
 
 
-def told(ratios: np.ndarray) -> str:
-    """The median ratio and its interval."""
-    interval = bootstrap((ratios,), np.median, n_resamples=2000, rng=0).confidence_interval
-    return f"{np.median(ratios):.3f} ({interval.low:.3f} to {interval.high:.3f})"
-
-
 def slowest(ranks: list) -> np.ndarray:
     """Each round's seconds of the rank that took longest."""
     return np.max([np.array(rank) for rank in ranks], 0)
@@ -122,13 +116,13 @@ def main() -> None:
                   f"with backward: {np.median(times['dsp'], 0).round(5) * 1e3} ms")  # fmt: skip
             for name in AGAINST:
                 ratios = times["dsp"] / times[name]
-                print(f"{'of ' + name:>16}: {told(ratios[:, 0])}, {told(ratios[:, 1])}")
+                print(f"{'of ' + name:>16}: {told(ratios[:, 0], 3)}, {told(ratios[:, 1], 3)}")
             share = {n: a_record * k / np.median(times[n], 0)[1] for n, k in ranks[0][1].items()}
             worst = max(share, key=share.get)
             print(f"recording: at most {100 * share[worst]:.2f} % of a block ({worst})")
             pairs = wb.run_local(partial(switches, count=10 * given.rounds, width=width), p)
             ours, bare = (slowest([pair[i] for pair in pairs]) for i in (0, 1))
-            print(f"our switch, of a bare all_to_all_single: {told(ours / bare)}")
+            print(f"our switch, of a bare all_to_all_single: {told(ours / bare, 3)}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from workbench.collectives import Phase, sent_bytes
 from workbench.dims import check_count
 from workbench.layout import shard_size
 from workbench.strategies import Strategy, choose_shard, ranks_of, select
-from workbench.strategies.base import Ranks
+from workbench.strategies.base import Ranks, count_of
 from workbench.transformer import TransformerSpec
 
 #: What `closed_form_bytes` can be asked for.
@@ -82,7 +82,7 @@ def closed_form_bytes(
 
 def _gradient_bytes(spec, cls, ranks, data: int, itemsize: int) -> int:
     """A bucket over all ranks of what each used on other tokens; one over ``data`` of the rest."""
-    own = ranks if isinstance(ranks, int) else prod(ranks.values())
+    own = count_of(ranks)
     everywhere, along_data = gradient_elements(spec, cls, ranks)
     buckets = ((everywhere, own * data), (along_data, data))
     return sum(
@@ -92,7 +92,7 @@ def _gradient_bytes(spec, cls, ranks, data: int, itemsize: int) -> int:
 
 def gradient_elements(spec: TransformerSpec, cls: type[Strategy], ranks: Ranks) -> tuple[int, int]:
     """Weights whose gradients one rank sums over all ranks, and those over ``data`` only."""
-    own = ranks if isinstance(ranks, int) else prod(ranks.values())
+    own = count_of(ranks)
     everywhere = along_data = 0
     for name, shape, times in spec.weight_counts():
         replicated = cls.cut_dim(name) is None

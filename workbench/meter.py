@@ -4,7 +4,6 @@ import weakref
 from collections.abc import Iterable
 
 import torch
-from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
@@ -12,7 +11,7 @@ from torch.utils.flop_counter import flop_registry
 
 def _stored(tensor: torch.Tensor) -> torch.Tensor:
     """What a rank holds: of a tensor that is cut over the ranks its own part."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 class Meter(TorchDispatchMode):

@@ -9,11 +9,9 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from workbench.comm import Comm
 from workbench.dims import Dims, Lengths
-from workbench.fsdp import cut
 from workbench.launch import local_device
 from workbench.layout import Cut, Layout, shard_size, take_shard, trim_shard
 from workbench.mesh import DATA, Mesh
@@ -71,7 +69,7 @@ def rank_step(
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor that FSDP has cut over the ranks, and any other as it is."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 class Held(NamedTuple):
@@ -96,7 +94,7 @@ class RankStep:
         self.data = grid[DATA] if data > 1 else comm.beside(DATA, 1, 0, None)
         mine = replace(spec, batch=shard_size(spec.batch, data) // accumulate, valid={})
         shard = choose_shard(cls, mine, ranks, spec.branches, shard)
-        self.strategy = cls(_own(cls, comm, grid), mine, shard)
+        self.strategy = cls(own_comm(cls, comm, grid), mine, shard)
         weights = initial_weights(spec, seed=seed, dtype=dtype, device=device.type)
         self.model = Transformer(mine, self.strategy, weights, checkpoint, switch)
         x = take_shard(sample(spec, seed, dtype, device), *self.held(self.strategy.start))
@@ -105,6 +103,8 @@ class RankStep:
             self.context = take_shard(self.context, *self.held(self.strategy.text))
         self.x = x.clone(memory_format=torch.contiguous_format).requires_grad_()
         if self.fsdp:
+            from workbench.fsdp import cut  # here: torch's FSDP takes a second to load
+
             cut(self.model, comm, keep_gathered=fsdp == "keep")
 
     def held(self, layout: Layout) -> Held:
@@ -180,7 +180,7 @@ class RankStep:
         self.data.sum_gradients(along_data, axis=DATA)
 
 
-def _own(cls: type[Strategy], comm: Comm, grid: Mesh | None) -> Comm | Mesh:
+def own_comm(cls: type[Strategy], comm: Comm, grid: Mesh | None) -> Comm | Mesh:
     """What of the mesh a strategy gets: all of it, or its one axis."""
     if grid is None or cls.axes:
         return grid or comm

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from workbench.dims import Stage
 from workbench.layout import shard_size
+from workbench.strategies.base import count_of
 from workbench.strategies.dsp import aside
 from workbench.strategies.dsp_mesh import Place
 from workbench.strategies.schedule import cuts
@@ -39,7 +40,7 @@ class Share(NamedTuple):
 def shares(cls, spec, ranks, shard: str | None) -> dict[tuple[int, Share], int]:
     """How often a rank has which share of which stage, by the stage's number and the share."""
     counts: dict[tuple[int, Share], int] = {}
-    own = ranks if isinstance(ranks, int) else prod(ranks.values())
+    own = count_of(ranks)
     if own == 1 or not cls.cuts_sequence or cls.name not in _SHARES:
         width = own if cls.cut_weights else 1
         found = [(i, _whole(spec, stage, width)) for i, stage in enumerate(spec.stages)]

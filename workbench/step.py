@@ -12,7 +12,6 @@ import torch
 from workbench.closed_form import DTYPES, closed_form_bytes, prepared
 from workbench.comm import Comm
 from workbench.dims import check_count
-from workbench.fsdp import faked
 from workbench.launch import run_local, run_torchrun
 from workbench.meter import Meter
 from workbench.outcome import FakedStep, RealStep, compare
@@ -101,8 +100,14 @@ def fake_step(
             step.run()
         return FakedStep(cls.name, p, dtype, shard, comm.log, meter.flops, meter.peak_bytes)
 
-    with faked(p if sharded else None) if on_cpu else nullcontext():
+    with _fake_tensors(p if sharded else None) if on_cpu else nullcontext():
         return on_rank(0, Comm(p))
+
+
+def _fake_tensors(p: int | None):
+    from workbench.fsdp import faked  # here: torch's FSDP takes a second to load
+
+    return faked(p)
 
 
 def run_step(

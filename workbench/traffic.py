@@ -18,6 +18,7 @@ from workbench.collectives import SENT_PER_INPUT_BYTE, Phase
 from workbench.layout import shard_size
 from workbench.mesh import DATA
 from workbench.strategies import MESHED, STRATEGIES, Strategy, ranks_of
+from workbench.strategies.base import count_of
 from workbench.strategies.dsp import aside
 from workbench.strategies.dsp_mesh import Place
 from workbench.strategies.schedule import switch_elements, switches
@@ -130,7 +131,7 @@ def _sent(kind, axis, phase, stage, elements, count, ranks, itemsize) -> Sent:
 
 def _gradients(spec, cls, ranks, p, data, itemsize) -> Iterator[Sent]:
     everywhere, along_data = gradient_elements(spec, cls, ranks)
-    own = ranks if isinstance(ranks, int) else prod(ranks.values())
+    own = count_of(ranks)
     for axis, count, parts in (("*", everywhere, own * data), (DATA, along_data, data)):
         if parts > 1 and count:
             size = shard_size(count, parts) * parts
@@ -154,7 +155,7 @@ def _cut_weights(spec, p, itemsize, accumulate, gathers) -> Iterator[Sent]:
 
 def _moves(cls, spec, ranks, shard, axis) -> Iterator[Move]:
     """What one forward pass of ``spec`` sends, and its backward."""
-    if (ranks if isinstance(ranks, int) else prod(ranks.values())) == 1:
+    if count_of(ranks) == 1:
         return
     if spec.context_length and spec.context == "sharded" and cls.cuts():
         axes = {name: ranks[name] for name in cls.axes} or {axis: ranks}

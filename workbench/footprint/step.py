@@ -12,8 +12,10 @@ from workbench.footprint.moves import Probe
 from workbench.footprint.projections import Rank
 from workbench.footprint.walk import Gradient, Walk
 from workbench.layout import Layout, shard_size
-from workbench.mesh import DATA, Mesh
+from workbench.mesh import Mesh
+from workbench.rank import own_comm
 from workbench.strategies import Strategy, ranks_of
+from workbench.strategies.base import count_of
 from workbench.transformer import TransformerSpec
 
 
@@ -32,10 +34,12 @@ class StepForm:
         _check_covered(spec, cls, fsdp and p > 1)
         self.itemsize, self.accumulate, self.p = getattr(torch, dtype).itemsize, accumulate, p
         ranks, self.data = ranks_of(cls, p, mesh)
-        own = ranks if isinstance(ranks, int) else prod(ranks.values())
+        own = count_of(ranks)
         self.spec = replace(spec, batch=shard_size(spec.batch, self.data) // accumulate)
         probe = Probe(p)
-        self.strategy = cls(_comm(probe, cls, mesh), self.spec, shard)
+        self.strategy = cls(
+            own_comm(cls, probe, Mesh(probe, mesh) if mesh else None), self.spec, shard
+        )
         cut = own if cls.cut_weights else 1
         kv_width = spec.kv_heads * spec.channel
         widths = (spec.d_model // cut, kv_width // cut, spec.d_model * spec.mlp_ratio // cut)
@@ -137,17 +141,6 @@ class StepForm:
         ledger.new("loss", (self.accumulate,))
         ledger.new("loss", ())
         return Stretch.of(ledger)
-
-
-def _comm(probe: Probe, cls: type[Strategy], mesh: Mapping[str, int] | None):
-    """What of the mesh a strategy gets; see `rank`."""
-    if not mesh:
-        return probe
-    grid = Mesh(probe, mesh)
-    own = [axis for axis in grid.axes if axis != DATA]
-    if cls.axes:
-        return grid
-    return grid[own[0]] if own else probe.beside(cls.name, 1, 0, None)
 
 
 def _check_covered(spec: TransformerSpec, cls: type[Strategy], fsdp: bool) -> None:

@@ -11,6 +11,7 @@ from workbench.footprint import closed_form_memory
 from workbench.layout import shard_size
 from workbench.shares import Share, shares
 from workbench.strategies import ranks_of
+from workbench.strategies.base import count_of
 from workbench.transformer import TransformerSpec
 
 #: Tensors as large as the weights that AdamW keeps.
@@ -62,7 +63,7 @@ def memory_estimate(
     memory = {"checkpoint": checkpoint, "switch": "inside", "accumulate": accumulate, "fsdp": fsdp}
     cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
     ranks, data = ranks_of(cls, p, mesh)
-    own = ranks if isinstance(ranks, int) else prod(ranks.values())
+    own = count_of(ranks)
     itemsize = getattr(torch, dtype).itemsize
     weights = sum(
         times * prod(shape) // (own if cls.cut_dim(name) is not None else 1)

@@ -135,10 +135,10 @@ def plan(
     budget = cluster.device.memory_bytes if memory_bytes is None else memory_bytes
     timed = {**given, "mode": mode, "gradient_sync": gradient_sync}
     found = []
+    wanted = None if strategies is None else set(strategies)
     for candidate in candidates(spec, p):
-        if candidate.mesh is not None and not meshes:
-            continue
-        if strategies is None or candidate.strategy in set(strategies):
+        allowed = meshes or candidate.mesh is None
+        if allowed and (wanted is None or candidate.strategy in wanted):
             found += _of(candidate, spec, cluster, p, timed, checkpoints, fsdp, budget)
     found = _advised(found, budget)
     return sorted(found, key=lambda q: (not q.fits, getattr(q, objective) or 0, q.seconds))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import prod
 from typing import ClassVar
 
 import torch
@@ -19,10 +20,17 @@ from workbench.strategies.context import cut_text, gather_text, gathered_element
 
 #: Ranks along the one axis of a strategy, or along each of several.
 Ranks = int | Mapping[str, int]
+
+
 #: One rank's part of the residual stream.
 Stream = Float[Tensor, "batch *dims model"]
 #: The same after a change of layout; inside Megatron's branches.
 Relaid = Float[Tensor, "batch *new_dims model"]
+
+
+def count_of(ranks: Ranks) -> int:
+    """All ranks together."""
+    return ranks if isinstance(ranks, int) else prod(ranks.values())
 
 
 class Strategy:
