@@ -4,6 +4,8 @@ import math
 
 import torch
 from answers_family import FAMILY_ANSWERS
+from answers_fitting import FITTING_ANSWERS
+from answers_links import LINK_ANSWERS
 from answers_memory import MEMORY_ANSWERS
 from answers_own import OWN_ANSWERS
 from answers_planner import PLANNER_ANSWERS
@@ -277,6 +279,8 @@ ANSWERS = {
         lambda dims, stages, heads, p: sorted(runnable(dims, stages, heads, p)),
     ),
     **MEMORY_ANSWERS,
+    **FITTING_ANSWERS,
+    **LINK_ANSWERS,
     **FAMILY_ANSWERS,
     **OWN_ANSWERS,
     **PLANNER_ANSWERS,

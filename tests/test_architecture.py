@@ -83,6 +83,7 @@ PUBLIC_NAMES = {
     "Stage",
     "Strategy",
     "TransformerSpec",
+    "calibrate",
     "closed_form_bytes",
     "closed_form_memory",
     "diff",

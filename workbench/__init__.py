@@ -24,6 +24,7 @@ _HOME = {
     "Device": "cluster",
     "Link": "cluster",
     "predict": "cost",
+    "calibrate": "calibration",
     "plan": "planner",
 }
 __all__ = list(_HOME)

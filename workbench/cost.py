@@ -143,7 +143,7 @@ def predict(
         spec, strategy, cluster, p=p, dtype=dtype, mode=mode, shard=shard, mesh=mesh,
         checkpoint=checkpoint, switch=switch, accumulate=accumulate, fsdp=fsdp, **options,
     )  # fmt: skip
-    return _cost(step, cluster, gradient_sync or "ddp", mode)
+    return _cost(step, cluster.working(p), gradient_sync or "ddp", mode)
 
 
 def step_counts(

@@ -139,6 +139,7 @@ class Clock:
         sent = [s for s in self.step.sent if s.stage == number]
         cut = [self._once(s) for s in sent if _of_cut_weights(s) for _ in range(s.count)]
         shown = prefetched(cut, self._computing(number)) / (sum(cut) or 1.0)
+        shown = 1 - self.cluster.overlap * (1 - shown)
         return [self._timed(each, shown) for each in sent]
 
     def _timed(self, sent: Sent, shown: float) -> Timed:
@@ -146,11 +147,13 @@ class Clock:
         once = self._once(sent)
         bucket = sent.phase == "gradients" and sent.kind == "all_reduce"
         copied = _BUCKET_COPIED if bucket else _COPIED[sent.kind](ranks)
-        copies = copied * sent.input_bytes * sent.count / self.cluster.device.memory_rate
+        copies = copied * sent.input_bytes * sent.count / self.cluster.device.copy_rate
         if _of_cut_weights(sent):
             total = once * sent.count
             return Timed(sent, shown * total, (1 - shown) * total, copies)
-        return Timed(sent, *self._exposed(sent, once, ranks, stride), copies)
+        exposed, hidden = self._exposed(sent, once, ranks, stride)
+        shown = (1 - self.cluster.overlap) * hidden
+        return Timed(sent, exposed + shown, hidden - shown, copies)
 
     def _once(self, sent: Sent) -> float:
         """Seconds of one of them."""
@@ -183,10 +186,14 @@ def _of_cut_weights(sent: Sent) -> bool:
 
 
 def kernel_seconds(kernel: Kernel, cluster: Cluster) -> float:
-    """One kernel by the roofline: the longer of its flops and of its bytes [s]."""
-    device = cluster.device
-    rate = device.attention_rate if kernel.kind == "attention" else device.matmul_rate
-    flops = kernel.flops
-    if kernel.kind == "attention" and kernel.phase == "backward" and not kernel.redo:
-        flops *= _BACKWARD_AGAIN
-    return max(flops / rate, kernel.bytes / device.memory_rate)
+    """One kernel by the roofline: the longer of its flops and of its bytes [s].
+
+    An attention's queries take their time beside its flops.
+    """
+    device, flops, rows = cluster.device, kernel.flops, kernel.rows
+    if kernel.kind != "attention":
+        return max(flops / device.matmul_rate, kernel.bytes / device.memory_rate)
+    if kernel.phase == "backward" and not kernel.redo:
+        flops, rows = _BACKWARD_AGAIN * flops, 2 * _BACKWARD_AGAIN * rows
+    computing = flops / device.attention_rate + rows * (device.attention_row_s or 0.0)
+    return max(computing, kernel.bytes / device.memory_rate)

@@ -82,7 +82,7 @@ def collective_seconds(
 
 def _all_to_all(input_bytes: float, ranks: int, cluster: Cluster, at: Placement) -> float:
     each, link = input_bytes / ranks, cluster.intra
-    alpha = link.alpha_s + (at.most > 1) * link.step_s + (ranks - 1) * link.message_s
+    alpha = link.alpha("all_to_all") + (at.most > 1) * link.step_s + (ranks - 1) * link.message_s
     inside = (at.most - 1) * each / link.bandwidth("all_to_all")
     if at.nodes == 1:
         return alpha + inside
@@ -108,4 +108,4 @@ def _ring(kind: str, input_bytes: float, ranks: int, cluster: Cluster, at: Place
         levels = ceil(log2(at.nodes))
         tree = (at.most - 1) * link.step_s + (levels * network.step_s if levels else 0.0)
         alpha = min(alpha, rounds * tree)
-    return link.alpha_s + alpha + beta
+    return link.alpha(kind) + alpha + beta

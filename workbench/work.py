@@ -21,6 +21,7 @@ class Kernel(NamedTuple):
     """Equal kernels: what one computes and moves, and how many there are.
 
     ``redo``: which checkpoint computes it again; a block's computes all of its forward again.
+    ``rows``: queries of an attention, of all its heads.
     """
 
     kind: Literal["matmul", "attention", "elementwise"]
@@ -30,6 +31,7 @@ class Kernel(NamedTuple):
     bytes: float
     count: float
     redo: Literal["", "block", "selective"] = ""
+    rows: float = 0.0
 
 
 def kernels(
@@ -96,9 +98,9 @@ class _Maker(NamedTuple):
     itemsize: int
     text: int
 
-    def _kernel(self, kind, phase, flops, elements, count=1, redo="block") -> Kernel:
+    def _kernel(self, kind, phase, flops, elements, count=1, redo="block", rows=0) -> Kernel:
         redo = redo if phase == "forward" else ""
-        return Kernel(kind, phase, self.number, flops, elements * self.itemsize, count, redo)
+        return Kernel(kind, phase, self.number, flops, elements * self.itemsize, count, redo, rows)
 
     def _linear(self, tokens, fan_in, fan_out, count=1, back=2, redo="block") -> Iterator[Kernel]:
         """A linear map; backward, the gradients of its input and of its weight."""
@@ -127,16 +129,18 @@ class _Maker(NamedTuple):
         yield self._kernel("elementwise", "backward", 0, share.inside * (width + 2 * kv) / 3, 3)
         q = share.groups * share.heads * share.queries * spec.channel
         kv = share.groups * share.kv_heads * share.keys * spec.channel
-        yield from self._softmax(4 * share.groups * share.heads * share.pairs * spec.channel, q, kv)
+        rows = share.groups * share.heads * share.queries
+        flops = 4 * share.groups * share.heads * share.pairs * spec.channel
+        yield from self._softmax(flops, rows, q, kv)
         if share.hops > 1:
             yield from self._merges(q, kv)
 
-    def _softmax(self, flops, q, kv) -> Iterator[Kernel]:
+    def _softmax(self, flops, rows, q, kv) -> Iterator[Kernel]:
         """Fused attention: reads q, k and v, writes o; backward reads those and two gradients."""
         hops = self.share.hops
         moved = (2 * q + 2 * kv / hops, 4 * q + 4 * kv / hops)
-        yield self._kernel("attention", "forward", flops / hops, moved[0], hops)
-        yield self._kernel("attention", "backward", 2 * flops / hops, moved[1], hops)
+        yield self._kernel("attention", "forward", flops / hops, moved[0], hops, rows=rows)
+        yield self._kernel("attention", "backward", 2 * flops / hops, moved[1], hops, rows=rows)
 
     def _merges(self, q, kv) -> Iterator[Kernel]:
         """A ring's sums: of outputs in float32, and backward of all three gradients."""
@@ -153,9 +157,9 @@ class _Maker(NamedTuple):
         yield from self._linear(spec.batch * self.text, spec.d_model, kv, 2, back=1)
         yield from self._linear(tokens, width, spec.d_model)
         q, kv = tokens * width, spec.batch * spec.context_length * kv
-        flops = 4 * tokens * spec.context_length * width
-        yield self._kernel("attention", "forward", flops, 2 * q + 2 * kv)
-        yield self._kernel("attention", "backward", 2 * flops, 4 * q + 4 * kv)
+        flops, rows = 4 * tokens * spec.context_length * width, q / spec.channel
+        yield self._kernel("attention", "forward", flops, 2 * q + 2 * kv, rows=rows)
+        yield self._kernel("attention", "backward", 2 * flops, 4 * q + 4 * kv, rows=rows)
 
     def mlp(self) -> Iterator[Kernel]:
         spec, share = self.spec, self.share

@@ -24,7 +24,13 @@ def test_every_number_of_a_preset_says_where_it_is_from(name):
         assert row.source, row
         assert (row.value is None) == (row.kind == "not found"), row
         if row.kind == "given":  # how many there are is up to whoever runs
-            assert row.name in {"gpus_per_node", "nodes", "oversubscription", "step_overhead_s"}
+            assert row.name in {
+                "gpus_per_node",
+                "nodes",
+                "oversubscription",
+                "step_overhead_s",
+                "overlap",
+            }
     rates = [row for row in rows if row.unit in ("bytes/s", "flop/s") and row.value]
     assert all(1e9 < row.value < 1e16 for row in rates)
 

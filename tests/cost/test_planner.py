@@ -9,9 +9,20 @@ import pytest
 
 import workbench as wb
 from workbench.__main__ import main
-from workbench.planner import crossover, pareto, plan, scaling, sensitivity, sweep
+from workbench.planner import (
+    band_of,
+    crossover,
+    pareto,
+    plan,
+    scaling,
+    sensitivity,
+    sweep,
+    validated,
+)
 from workbench.planner.budget import memory_estimate, rank_memory
 from workbench.planner.candidates import candidates
+from workbench.published import BARS, left_out
+from workbench.published.figure3 import errors
 
 VIDEO = replace(wb.PRESETS["stdit-xl-2"], num_layers=4)
 BOX = wb.CLUSTERS["dgx-h100"]
@@ -142,6 +153,30 @@ def test_scaling():
     assert [p.efficiency for p in strong] == sorted((p.efficiency for p in strong), reverse=True)
     weak = scaling(VIDEO, "dsp", BOX, ps=[1, 8], weak="time")
     assert weak[1].efficiency > strong[1].efficiency
+
+
+def test_a_band_is_what_errors_were_and_nothing_else():
+    found = [0.04, -0.1, 0.0, 0.25, -0.02]
+    band = band_of(found, checked_to=2, source="five steps")
+    assert (band.low, band.high) == (0.9, 1.25)
+    assert band.level == pytest.approx(4 / 6)
+    (point,) = scaling(VIDEO, "dsp", BOX, ps=[8], band=band)
+    assert (point.low_s, point.high_s) == (0.9 * point.cost.seconds, 1.25 * point.cost.seconds)
+    for too_few in ([], [0.1], [-1.0, 0.0]):
+        with pytest.raises(ValueError, match="two errors or more"):
+            band_of(too_few, checked_to=2, source="")
+
+
+def test_the_validated_band_holds_the_errors_of_bars_that_were_left_out():
+    band = validated()
+    assert (band.level, band.checked_to) == (11 / 13, 8)
+    ends = band.low - 1, band.high - 1
+    left = left_out([[bar for bar in BARS if bar.sp == 8]])
+    assert ends[0] <= min(left) < max(left) <= ends[1]
+    used = errors(BARS)  # with all bars in the fit: too good to say how far off others may be
+    assert ends[0] < min(used) < max(used) < ends[1]
+    (point,) = scaling(VIDEO, "dsp", BOX, ps=[8])
+    assert point.band == band
 
 
 def test_sweeps_leave_out_what_cannot_run():

@@ -1,5 +1,6 @@
 """Pictures of plans, and their explorer: points, bars and reasons are the planner's."""
 
+import math
 import re
 from dataclasses import replace
 
@@ -28,7 +29,9 @@ def test_points_are_plans_and_the_line_is_what_no_other_beats(plans):
     front = pareto(runs)
     assert list(line.x) == [q.seconds for q in front]
     assert list(line.y) == [q.memory_bytes / 1e9 for q in front]
-    text = figures.caption(figures.pareto_chart(plans, 80 * 10**9))
+    figure = figures.pareto_chart(plans, 80 * 10**9)
+    assert figure.layout.annotations[0].y == pytest.approx(math.log10(80))
+    text = figures.caption(figure)
     assert text.startswith(f"{len(front)} of {len(runs)} plans are beaten by no other.")
 
 

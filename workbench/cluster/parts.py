@@ -1,7 +1,7 @@
 """What a machine is made of: devices, the links between them, and nodes of both."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from workbench.dims import check_count
 
@@ -28,6 +28,8 @@ class Figure(float):
         A key of `KINDS`.
     source : str
         Where it is from, or how it was computed.
+    interval : tuple of two float, optional
+        Where it lies with a confidence that the source names.
 
     Examples
     --------
@@ -38,15 +40,18 @@ class Figure(float):
 
     kind: str
     source: str
+    interval: tuple[float, float] | None
 
-    def __new__(cls, value: float, kind: str, source: str):
+    def __new__(
+        cls, value: float, kind: str, source: str, interval: tuple[float, float] | None = None
+    ):
         assert kind in KINDS, kind
         figure = super().__new__(cls, value)
-        figure.kind, figure.source = kind, source
+        figure.kind, figure.source, figure.interval = kind, source, interval
         return figure
 
     def __getnewargs__(self):
-        return float(self), self.kind, self.source
+        return float(self), self.kind, self.source, self.interval
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,13 @@ class Device:
     memory_bytes_per_s : float or None
         What elementwise kernels and copies reach, reads and writes together [bytes/s].
         ``None``: so fast that they cost nothing.
+    copy_bytes_per_s : float or None
+        What the copies around a collective reach, if it is known apart [bytes/s].
     launch_s : float
         Time from one small kernel to the next [s].
+    attention_row_s : float or None
+        What each query of each head takes besides its flops [s], if it is known: why short
+        sequences are slow. Backward 2.5 times that, as for flops.
     """
 
     name: str
@@ -81,11 +91,15 @@ class Device:
     attention_flops_per_s: float | None = None
     memory_bytes_per_s: float | None = None
     launch_s: float = 0.0
+    copy_bytes_per_s: float | None = None
+    attention_row_s: float | None = None
 
     def __post_init__(self):
         for name in ("memory_bytes", "peak_flops_per_s"):
             _check_positive(f"{name} of {self.name}", getattr(self, name))
-        for name in ("matmul_flops_per_s", "attention_flops_per_s", "memory_bytes_per_s"):
+        for name in (
+            "matmul_flops_per_s", "attention_flops_per_s", "memory_bytes_per_s", "copy_bytes_per_s",
+        ):  # fmt: skip
             if getattr(self, name) is not None:
                 _check_positive(f"{name} of {self.name}", getattr(self, name))
 
@@ -101,8 +115,13 @@ class Device:
 
     @property
     def memory_rate(self) -> float:
-        """What copies reach [bytes/s]."""
+        """What elementwise kernels reach [bytes/s]."""
         return self.memory_bytes_per_s or float("inf")
+
+    @property
+    def copy_rate(self) -> float:
+        """What the copies around a collective reach [bytes/s]."""
+        return self.copy_bytes_per_s or self.memory_rate
 
 
 @dataclass(frozen=True)
@@ -116,8 +135,8 @@ class Link:
     bandwidth_bytes_per_s : float or mapping of str to float
         What one rank can send and receive at the same time [bytes/s]; of every kind of
         collective, or by kind, with ``"*"`` for the others.
-    alpha_s : float
-        Latency of a collective, whatever its size [s].
+    alpha_s : float or mapping of str to float
+        Latency of a collective, whatever its size [s]; by kind, if it differs, with ``"*"``.
     step_s : float
         Latency of each step of a ring, or level of a tree [s].
     message_s : float
@@ -126,24 +145,34 @@ class Link:
 
     name: str
     bandwidth_bytes_per_s: float | Mapping[str, float]
-    alpha_s: float = 0.0
+    alpha_s: float | Mapping[str, float] = 0.0
     step_s: float = 0.0
     message_s: float = 0.0
 
     def __post_init__(self):
         for kind, rate in self.rates.items():
             _check_positive(f"bandwidth of {self.name} for {kind!r}", rate)
-        if "*" not in self.rates:
-            raise ValueError(
-                f"bandwidths of {self.name} by kind need '*' for the kinds that are not named; "
-                f"got {list(self.rates)}"
-            )
+        for what, by_kind in (("bandwidths", self.rates), ("latencies", self.alphas)):
+            if "*" not in by_kind:
+                raise ValueError(
+                    f"{what} of {self.name} by kind need '*' for the kinds that are not named; "
+                    f"got {list(by_kind)}"
+                )
 
     @property
     def rates(self) -> Mapping[str, float]:
         """Bandwidths by kind of collective; ``"*"`` stands for the others [bytes/s]."""
         given = self.bandwidth_bytes_per_s
         return given if isinstance(given, Mapping) else {"*": given}
+
+    @property
+    def alphas(self) -> Mapping[str, float]:
+        """Latencies by kind of collective; ``"*"`` stands for the others [s]."""
+        return self.alpha_s if isinstance(self.alpha_s, Mapping) else {"*": self.alpha_s}
+
+    def alpha(self, kind: str) -> float:
+        """Latency of a collective of this kind [s]."""
+        return self.alphas.get(kind, self.alphas["*"])
 
     def bandwidth(self, kind: str) -> float:
         """What one rank sends in a collective of this kind [bytes/s]."""
@@ -176,6 +205,12 @@ class Cluster:
         What a step costs besides, whatever its size [s]: data, optimizer, logging.
     notes : str
         What is not known of it.
+    overlap : float
+        How much of a transfer that could hide behind computing does: 1 where something else than
+        the computing cores moves the bytes, 0 where it is they.
+    alone : Device or None
+        What a device reaches while no other works, where they share something, such as the cores
+        of a CPU its memory. ``None``: the same as ``device``.
 
     Raises
     ------
@@ -201,6 +236,8 @@ class Cluster:
     oversubscription: float = 1.0
     step_overhead_s: float = 0.0
     notes: str = field(default="", compare=False)
+    overlap: float = 1.0
+    alone: Device | None = None
 
     def __post_init__(self):
         for name in ("gpus_per_node", "nodes"):
@@ -211,6 +248,10 @@ class Cluster:
             raise ValueError(
                 f"oversubscription of cluster {self.name!r} must be at least 1 (1 is a network "
                 f"that carries all that the nodes can send); got {self.oversubscription}"
+            )
+        if not 0 <= self.overlap <= 1:
+            raise ValueError(
+                f"overlap of cluster {self.name!r} is a share, from 0 to 1; got {self.overlap}"
             )
         if self.nodes > 1 and self.inter is None:
             raise ValueError(
@@ -229,6 +270,10 @@ class Cluster:
             return None
         each = (self.nics_per_node or self.gpus_per_node) / self.gpus_per_node
         return float(self.inter.bandwidth("*")) * each / self.oversubscription
+
+    def working(self, p: int) -> "Cluster":
+        """The same cluster, its device as it is while ``p`` ranks work."""
+        return replace(self, device=self.alone) if p == 1 and self.alone is not None else self
 
     def check_ranks(self, p: int) -> None:
         """Raise ValueError if there are fewer than ``p`` devices."""

@@ -8,6 +8,12 @@ from workbench.cluster.parts import KINDS, Cluster, Device, Figure, Link
 #: The ending of a field's name -> the unit it is in.
 _UNITS = (("flops_per_s", "flop/s"), ("bytes_per_s", "bytes/s"), ("bytes", "bytes"), ("_s", "s"))
 
+#: A link's numbers by kind of collective: field -> what it is called, its unit, its property.
+_BY_KIND = {
+    "bandwidth_bytes_per_s": ("bandwidth", "bytes/s", "rates"),
+    "alpha_s": ("latency", "s", "alphas"),
+}
+
 
 class FigureRow(NamedTuple):
     """One number of a cluster: what of, its name, value and unit, and how it is known."""
@@ -32,14 +38,18 @@ def figures_of(cluster: Cluster) -> list[FigureRow]:
     >>> row.name, row.value / 1e12, row.unit, row.kind
     ('peak_flops_per_s', 989.0, 'flop/s', 'spec')
     """
-    rows = [*_rows(cluster.device, cluster.device.source), *_rows(cluster.intra)]
+    rows = _rows(cluster.device, cluster.device.source)
+    if cluster.alone is not None:
+        rows += _rows(cluster.alone, cluster.alone.source)
+    rows += _rows(cluster.intra)
     if cluster.inter is None:
         missing = cluster.notes or "no network was given"
         rows.append(FigureRow("network", "bandwidth_bytes_per_s", None, "bytes/s", "not found",
                               missing))  # fmt: skip
     else:
         rows += _rows(cluster.inter)
-    whole = ("gpus_per_node", "nodes", "nics_per_node", "oversubscription", "step_overhead_s")
+    whole = ("gpus_per_node", "nodes", "nics_per_node", "oversubscription", "step_overhead_s",
+             "overlap")  # fmt: skip
     return rows + [_row(cluster.name, name, getattr(cluster, name), "") for name in whole]
 
 
@@ -47,12 +57,13 @@ def _rows(part: Device | Link, source: str = "") -> list[FigureRow]:
     rows = []
     for field in fields(part):
         value = getattr(part, field.name)
-        if field.name == "bandwidth_bytes_per_s":
+        by_kind = _BY_KIND.get(field.name)
+        if by_kind:
+            name, unit, of = by_kind
             rows += [
-                _row(part.name, f"bandwidth of {'any other' if kind == '*' else kind}", rate, "",
-                     "bytes/s")
-                for kind, rate in part.rates.items()
-            ]  # fmt: skip
+                _row(part.name, f"{name} of {'any other' if kind == '*' else kind}", each, "", unit)
+                for kind, each in getattr(part, of).items()
+            ]
         elif not isinstance(value, str):
             rows.append(_row(part.name, field.name, value, source))
     return rows

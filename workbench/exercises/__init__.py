@@ -12,6 +12,16 @@ from workbench.exercises.federated import (
     check_paired_mean,
     check_weighted_mean,
 )
+from workbench.exercises.fitting import (
+    check_longest_video,
+    check_smallest_change,
+    check_standing_bytes,
+)
+from workbench.exercises.links import (
+    check_half_size,
+    check_line,
+    check_noise,
+)
 from workbench.exercises.many_dims import (
     check_activation_bytes,
     check_attention_flops,
@@ -106,14 +116,18 @@ __all__ = [
     "check_fewest_switches",
     "check_gather_elements",
     "check_group",
+    "check_half_size",
     "check_join",
     "check_kernel_seconds",
+    "check_line",
     "check_local_shape",
+    "check_longest_video",
     "check_loss_part",
     "check_mean_error",
     "check_megatron_sp_order",
     "check_merge",
     "check_next_cut",
+    "check_noise",
     "check_own_strategy",
     "check_padded_switch",
     "check_paired_mean",
@@ -126,6 +140,8 @@ __all__ = [
     "check_samples_that_fit",
     "check_sent_bytes",
     "check_sequences",
+    "check_smallest_change",
+    "check_standing_bytes",
     "check_step_flops",
     "check_summed_gradients",
     "check_switch",

@@ -17,6 +17,13 @@ from workbench.figures.balance import (
     balance_svg,
 )
 from workbench.figures.comparison import Comparison, comparison
+from workbench.figures.fitting import (
+    FOOTPRINT_COLOURS,
+    fit_caption,
+    fit_chart,
+    fit_svg,
+    peak_curves,
+)
 from workbench.figures.layouts import (
     MOST_RANKS,
     frames_of,
@@ -25,6 +32,7 @@ from workbench.figures.layouts import (
     layout_strip,
     layout_svg,
 )
+from workbench.figures.links import checked_steps, cluster_picture, link_lines
 from workbench.figures.logs import log_timeline, memory_bars, rank_matrix, times
 from workbench.figures.memory import KIND_COLOURS, memory_caption, memory_chart, memory_svg
 from workbench.figures.meshes import (
@@ -37,6 +45,7 @@ from workbench.figures.meshes import (
 )
 from workbench.figures.plans import pareto_chart, plan_caption, plan_svg
 from workbench.figures.published import published_bars, residuals
+from workbench.figures.scaling import scaling_chart
 from workbench.figures.schedules import (
     VARIANTS,
     own_timetable,
@@ -53,6 +62,7 @@ from workbench.figures.wires import nodes_and_wires, wire_times
 
 __all__ = [
     "COLOURS",
+    "FOOTPRINT_COLOURS",
     "KIND_COLOURS",
     "MOST_RANKS",
     "ORDERS",
@@ -69,7 +79,12 @@ __all__ = [
     "balance_svg",
     "caption",
     "captioned",
+    "checked_steps",
+    "cluster_picture",
     "comparison",
+    "fit_caption",
+    "fit_chart",
+    "fit_svg",
     "frames_of",
     "groups_along",
     "head_counts",
@@ -78,6 +93,7 @@ __all__ = [
     "layout_steps",
     "layout_strip",
     "layout_svg",
+    "link_lines",
     "log_timeline",
     "lowest_changes",
     "memory_bars",
@@ -90,12 +106,14 @@ __all__ = [
     "nodes_and_wires",
     "own_timetable",
     "pareto_chart",
+    "peak_curves",
     "plan_caption",
     "plan_svg",
     "published_bars",
     "rank_colours",
     "rank_matrix",
     "residuals",
+    "scaling_chart",
     "schedule_caption",
     "schedule_chart",
     "schedule_svg",

@@ -1,6 +1,7 @@
 """Plans in pictures: memory against time, and ranked bars with what binds each."""
 
 from collections.abc import Sequence
+from math import log10
 
 import plotly.graph_objects as go
 
@@ -38,8 +39,11 @@ def pareto_chart(plans: Sequence[Plan], budget_bytes: int) -> go.Figure:
         x=[q.seconds for q in front], y=[q.memory_bytes / 1e9 for q in front], mode="lines",
         name="no other beats", line={"color": INK, "shape": "hv", "width": 1}, hoverinfo="skip",
     ))  # fmt: skip
-    figure.add_hline(y=budget_bytes / 1e9, line={"color": "#D55E00", "dash": "dash"},
-                     annotation_text="a device's memory")  # fmt: skip
+    figure.add_hline(y=budget_bytes / 1e9, line={"color": "#D55E00", "dash": "dash"})
+    figure.add_annotation(  # whose place on a logarithmic axis is a logarithm; a line's is not
+        x=1, xref="paper", y=log10(budget_bytes / 1e9), text="a device's memory",
+        showarrow=False, xanchor="right", yanchor="bottom",
+    )  # fmt: skip
     styled(figure, "Plans: memory against time (predicted)", height=460)
     figure.update_xaxes(title="seconds of a step", type="log")
     figure.update_yaxes(title="memory of a rank [GB]", type="log")

@@ -1,5 +1,6 @@
 """Which strategy, on which mesh, with how much memory: all ranked, and what would change it."""
 
+from workbench.planner.bands import Band, band_of, validated
 from workbench.planner.curves import (
     Crossover,
     Point,
@@ -12,6 +13,6 @@ from workbench.planner.curves import (
 from workbench.planner.plans import Plan, pareto, plan
 
 __all__ = [
-    "Crossover", "Plan", "Point", "Sensitivity", "crossover", "pareto", "plan", "scaling",
-    "sensitivity", "sweep",
+    "Band", "Crossover", "Plan", "Point", "Sensitivity", "band_of", "crossover", "pareto", "plan",
+    "scaling", "sensitivity", "sweep", "validated",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from workbench.cluster import Cluster, Link
 from workbench.cost import Cost, predict
+from workbench.planner.bands import Band, validated
 from workbench.transformer import TransformerSpec
 
 #: Numbers of a machine that may be varied beside the model's dims, its batch and p: a factor to
@@ -36,11 +37,18 @@ class Sensitivity(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A point of a scaling curve; ``efficiency`` is against the first point."""
+    """A point of a scaling curve; ``efficiency`` is against the first point.
+
+    The step is expected between ``low_s`` and ``high_s`` [s]; beyond the band's ``checked_to``
+    ranks nobody has checked it.
+    """
 
     p: int
     cost: Cost
     efficiency: float
+    low_s: float
+    high_s: float
+    band: Band
 
 
 def varied(
@@ -62,10 +70,11 @@ def varied(
     if name not in MACHINE:
         known = [*spec.dims, "batch", "p", *MACHINE]
         raise ValueError(f"cannot vary {name!r}; known are {', '.join(known)}")
-    return spec, _machine(cluster, name, value), p
+    return spec, _machine(cluster.working(p), name, value), p
 
 
 def _machine(cluster: Cluster, name: str, factor: float) -> Cluster:
+    cluster = replace(cluster, alone=None)  # it is as it is while these ranks work
     device, intra, inter = cluster.device, cluster.intra, cluster.inter
     if name == "intra_bandwidth":
         return replace(cluster, intra=_faster(intra, factor))
@@ -77,7 +86,10 @@ def _machine(cluster: Cluster, name: str, factor: float) -> Cluster:
     rates = {
         "matmul": {"matmul_flops_per_s": device.matmul_rate * factor},
         "attention": {"attention_flops_per_s": device.attention_rate * factor},
-        "memory_rate": {"memory_bytes_per_s": device.memory_rate * factor},
+        "memory_rate": {
+            "memory_bytes_per_s": device.memory_rate * factor,
+            "copy_bytes_per_s": device.copy_rate * factor,
+        },
     }
     return replace(cluster, device=replace(device, **rates[name]))
 
@@ -88,8 +100,9 @@ def _faster(link: Link, factor: float) -> Link:
 
 
 def _later(link: Link, factor: float) -> Link:
-    names = ("alpha_s", "step_s", "message_s")
-    return replace(link, **{name: getattr(link, name) * factor for name in names})
+    later = {name: getattr(link, name) * factor for name in ("step_s", "message_s")}
+    alphas = {kind: alpha * factor for kind, alpha in link.alphas.items()}
+    return replace(link, alpha_s=alphas, **later)
 
 
 def crossover(
@@ -161,13 +174,26 @@ def sensitivity(
 
 def scaling(
     spec: TransformerSpec, strategy: str, cluster: Cluster, *, ps: Sequence[int],
-    weak: str | None = None, **options,
+    weak: str | None = None, band: Band | None = None, **options,
 ) -> list[Point]:  # fmt: skip
     """A scaling curve over ``ps``: strong, or weak in a dim or ``"batch"`` that grows with p.
 
     Efficiency is the throughput of a device, in tokens a second, over that of the first point.
+
+    Parameters
+    ----------
+    spec, strategy, cluster, **options
+        As for `predict`.
+    ps : sequence of int
+        Ranks, the fewest first.
+    weak : str or None
+        What grows with the ranks; ``None``: nothing.
+    band : Band or None
+        How far off predictions may be, as `band_of` makes it of errors that were found; ``None``:
+        those of the paper's training figure (`validated`).
     """
     points: list[Point] = []
+    band = validated() if band is None else band
     for p in ps:
         model = spec
         if weak is not None:
@@ -176,7 +202,8 @@ def scaling(
         cost = predict(model, strategy, cluster, p=p, **options)
         each = cost.tokens_per_s / p
         first = points[0].cost.tokens_per_s / ps[0] if points else each
-        points.append(Point(p, cost, each / first))
+        ends = (factor * cost.seconds for factor in (band.low, band.high))
+        points.append(Point(p, cost, each / first, *ends, band))
     return points
 
 

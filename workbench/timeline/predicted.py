@@ -69,7 +69,7 @@ def predicted_timeline(
     if gradient_sync not in (None, "flat", "ddp"):
         raise ValueError(f"gradient_sync must be 'flat' or 'ddp', got {gradient_sync!r}")
     step = step_counts(spec, strategy, cluster, p=p, **run)
-    spans = _Line(step, cluster, gradient_sync or "ddp").spans()
+    spans = _Line(step, cluster.working(p), gradient_sync or "ddp").spans()
     return [replace(span, rank=rank) for rank in range(ranks) for span in spans]
 
 

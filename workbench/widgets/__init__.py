@@ -14,6 +14,7 @@ from workbench.widgets.family import (
     balance_explorer,
     mesh_explorer,
 )
+from workbench.widgets.fitting import FitExplorer, fit_explorer
 from workbench.widgets.memory import MemoryExplorer, memory
 from workbench.widgets.planner import PlanExplorer, plan_explorer
 from workbench.widgets.player import LayoutPlayer, layout_player
@@ -23,6 +24,7 @@ from workbench.widgets.shown import show
 __all__ = [
     "BalanceExplorer",
     "Compare",
+    "FitExplorer",
     "LayoutPlayer",
     "MemoryExplorer",
     "MeshExplorer",
@@ -30,6 +32,7 @@ __all__ = [
     "Schedules",
     "balance_explorer",
     "compare",
+    "fit_explorer",
     "layout_player",
     "memory",
     "mesh_explorer",

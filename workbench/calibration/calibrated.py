@@ -1,0 +1,156 @@
+"""The cluster that this machine's times make of it."""
+
+import math
+import statistics
+from collections.abc import Iterable
+
+import numpy as np
+
+from workbench.calibration.kernels import PRODUCTS
+from workbench.calibration.lines import LEVEL, RESAMPLES, Line, line
+from workbench.calibration.measured import Measured, Row, measure
+from workbench.cluster import Cluster, Device, Figure, Link
+
+#: Kinds of kernels, and what `Device` calls their rates.
+_RATES = {
+    "matmul": "matmul_flops_per_s", "attention": "attention_flops_per_s",
+    "elementwise": "memory_bytes_per_s", "copy": "copy_bytes_per_s",
+}  # fmt: skip
+
+#: Kinds whose kernels are so long that their launches don't show.
+_WHOLE = {"matmul", "elementwise"}
+
+
+def calibrate(
+    p: int | None = None, *, dtype: str = "float32", quick: bool = False, progress: bool = True
+) -> Cluster:
+    """Measure this machine and describe it as a cluster, for `predict` and all else that takes one.
+
+    Times matrix products, attention, elementwise kernels, copies and launches, on one rank and on
+    ``p`` at once, which on a CPU share its memory; and every kind of collective among the ``p``.
+    A rate or a latency is a line through the medians of several sizes. Its interval (95 %, by
+    bootstrap) is the figure's ``interval``; the source says it, too, and how straight the line is.
+
+    Parameters
+    ----------
+    p : int or None
+        Ranks; ``None`` takes all GPUs, or as many as there are cores for this process.
+    dtype : {"float32", "bfloat16", "float64"}
+        What kernels compute in; predict with the same.
+    quick : bool
+        Fewer sizes and repeats: seconds rather than half a minute, and no more than a rough idea.
+    progress : bool
+        Show a bar, where tqdm is installed.
+
+    Returns
+    -------
+    Cluster
+        One node of ``p`` devices, whose figures are of the kind ``"measured"``.
+
+    Raises
+    ------
+    ValueError
+        If ``p`` is no count, or there is no such dtype.
+
+    Notes
+    -----
+    Whatever else runs on the machine is measured with it. More ranks than cores take turns.
+
+    Examples
+    --------
+    >>> mine = calibrate(quick=True)  # doctest: +SKIP
+    >>> predict(spec, "dsp", mine, p=2, dtype="float32").seconds  # doctest: +SKIP
+    """
+    return cluster_of(measure(p, dtype=dtype, quick=quick, progress=progress))
+
+
+def cluster_of(found: Measured) -> Cluster:
+    """Describe the measured machine as a cluster of one node.
+
+    Examples
+    --------
+    >>> ten = tuple(Row(kind, n, (n / 1e9,) * 3) for kind in ("matmul", "attention",
+    ...             "elementwise", "copy", "launch") for n in (1e6, 1e7))
+    >>> found = cluster_of(Measured(1, "float32", "gloo", "a core", 10**9, ten, ten, ()))
+    >>> round(found.device.matmul_rate / 1e9, 6), found.device.launch_s.kind
+    (1.0, 'measured')
+    """
+    device = _device(found, found.together, f"{found.p} at once")
+    fixed = _lines(found.together)["launch"]
+    return Cluster(
+        f"this machine, {found.p} x {found.device}", device, found.p, _link(found),
+        step_overhead_s=_figure(fixed.alpha_s, fixed.alpha_interval, fixed, "next to no layers"),
+        overlap=_overlap(found),
+        alone=_device(found, found.alone, "alone") if found.p > 1 else None,
+    )  # fmt: skip
+
+
+def _lines(rows: Iterable[Row]) -> dict[str, Line]:
+    """One line a kind."""
+    by_kind: dict[str, list[Row]] = {}
+    for row in rows:
+        by_kind.setdefault(row.kind, []).append(row)
+    return {
+        kind: line([row.size for row in same], [row.seconds for row in same],
+                   through_zero=kind in _WHOLE)
+        for kind, same in by_kind.items()
+    }  # fmt: skip
+
+
+def _figure(value: float, interval: tuple[float, float], of: Line, what: str) -> Figure:
+    source = (
+        f"here: {what}; {LEVEL:.0%} in {interval[0]:.3g} to {interval[1]:.3g}; the worst size is "
+        f"{of.misfit:.0%} off the line"
+    )
+    return Figure(value, "measured", source, interval)
+
+
+def _rate(found: Line, what: str) -> Figure:
+    """One over a slope; infinite where none was seen."""
+    rate, high, low = (
+        1 / s if s else math.inf for s in (found.per_unit_s, *found.per_unit_interval)
+    )
+    return _figure(rate, (low, high), found, what)
+
+
+def _device(found: Measured, rows: Iterable[Row], where: str) -> Device:
+    rows = list(rows)
+    lines = _lines(rows)
+    rates = {kind: _rate(lines[kind], f"{found.dtype}, {where}") for kind in _RATES}
+    launch, attention = lines["launch"], lines["attention"]
+    forward = 2 / PRODUCTS  # of a query's time; backward is the rest
+    best = max(row.size / statistics.median(row.seconds) for row in rows if row.kind == "matmul")
+    return Device(
+        f"{found.device}, {where}", found.memory_bytes,
+        Figure(best, "measured", f"the best of all products here: {found.dtype}, {where}"),
+        launch_s=_figure(launch.per_unit_s, launch.per_unit_interval, launch, where),
+        attention_row_s=_figure(
+            forward * attention.alpha_s, tuple(forward * end for end in attention.alpha_interval),
+            attention, f"a query, {where}",
+        ),
+        **{name: rates[kind] for kind, name in _RATES.items()},
+    )  # fmt: skip
+
+
+def _overlap(found: Measured) -> float:
+    if not found.overlaps:
+        return 1.0
+    shares = np.asarray(found.overlaps)
+    drawn = np.random.default_rng(0).choice(shares, (RESAMPLES, len(shares)))
+    low, high = np.quantile(np.median(drawn, axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    source = f"here: a transfer beside products; {LEVEL:.0%} in {low:.3g} to {high:.3g}"
+    return Figure(float(np.median(shares)), "measured", source, (float(low), float(high)))
+
+
+def _link(found: Measured) -> Link:
+    lines = _lines(found.links)
+    if not lines:
+        return Link("none", math.inf)
+    what = f"{found.backend}, {found.p} ranks"
+    rates = {kind: _rate(each, what) for kind, each in lines.items()}
+    alphas = {
+        kind: _figure(each.alpha_s, each.alpha_interval, each, what) for kind, each in lines.items()
+    }
+    slowest = min(rates, key=rates.get)
+    by_kind = ({"*": of[slowest]} | of for of in (rates, alphas))
+    return Link(what, *by_kind)

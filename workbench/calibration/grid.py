@@ -1,0 +1,113 @@
+"""Predictions for this machine, made before the steps are run, and then the steps."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from workbench.cluster import Cluster
+from workbench.comm import Comm
+from workbench.cost import Cost, predict
+from workbench.launch import run_local
+from workbench.rank import rank_step
+from workbench.strategies import choose_shard, select
+from workbench.transformer import TransformerSpec
+
+#: A point whose repeats differ more than this from their median tells nothing of a prediction.
+NOISY = 0.1
+
+
+class Point(NamedTuple):
+    """A step that is to be predicted and run."""
+
+    spec: TransformerSpec
+    strategy: str
+    p: int
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One step, predicted and then measured.
+
+    Attributes
+    ----------
+    point : Point
+        Which step.
+    predicted : Cost
+        What was said before it ran.
+    seconds : tuple of float
+        The slowest rank's, repeat by repeat [s].
+    """
+
+    point: Point
+    predicted: Cost
+    seconds: tuple[float, ...]
+
+    @property
+    def median_s(self) -> float:
+        """The measured step [s]."""
+        return statistics.median(self.seconds)
+
+    @property
+    def error(self) -> float:
+        """Predicted over measured, less 1."""
+        return self.predicted.seconds / self.median_s - 1
+
+    @property
+    def noise(self) -> float:
+        """Median of |repeat / median - 1|."""
+        return statistics.median(abs(s / self.median_s - 1) for s in self.seconds)
+
+    @property
+    def counts(self) -> bool:
+        """Whether the machine was quiet enough for it."""
+        return self.noise <= NOISY
+
+
+def check(
+    points: Sequence[Point], cluster: Cluster, *, repeats: int = 9, timeout_s: float = 600.0
+) -> list[Checked]:
+    """Predict every point on the measured ``cluster``, and only then run them.
+
+    Parameters
+    ----------
+    points : sequence of Point
+        Their ``p`` at most the cluster's.
+    cluster : Cluster
+        As `calibrate` returns it.
+    repeats : int
+        Steps of each point, after one that warms up.
+
+    Raises
+    ------
+    ValueError
+        If a strategy can't run a point; before anything runs.
+    """
+    said = [
+        predict(q.spec, q.strategy, cluster, p=q.p, dtype="float32", gradient_sync="flat")
+        for q in points
+    ]
+    took: dict[int, tuple[float, ...]] = {}
+    for p in sorted({q.p for q in points}):
+        these = [i for i, q in enumerate(points) if q.p == p]
+        run = partial(_seconds, points=[points[i] for i in these], repeats=repeats)
+        ranks = run_local(run, p, timeout_s=timeout_s)
+        for i, times in zip(these, zip(*ranks, strict=True), strict=True):
+            took[i] = tuple(map(max, zip(*times, strict=True)))
+    return [Checked(q, said[i], took[i]) for i, q in enumerate(points)]
+
+
+def _seconds(rank: int, comm: Comm, points: Sequence[Point], repeats: int) -> list[list[float]]:
+    """Seconds of each repeat of each point, on one rank."""
+    found = []
+    for q in points:
+        cls = select(q.strategy, q.spec, q.p)
+        shard = choose_shard(cls, q.spec, q.p, q.spec.branches, None)
+        found.append(rank_step(comm, q.spec, cls, "float32", 0, shard, repeats + 1)["seconds"][1:])
+    return found
+
+
+def median_error(rows: Sequence[Checked]) -> float:
+    """Median of |error| of the points that count; NaN if none does."""
+    return statistics.median([abs(row.error) for row in rows if row.counts] or [float("nan")])

@@ -1,0 +1,173 @@
+"""Times of this machine: what its ranks are asked to do, and what came of it."""
+
+import os
+import statistics
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from workbench.calibration import kernels, links
+from workbench.calibration.kernels import QUICK, USUAL, Sizes
+from workbench.collectives import sent_bytes
+from workbench.comm import Comm
+from workbench.dims import check_count
+from workbench.launch import local_device, run_local
+from workbench.step import DTYPES
+
+#: How often a progress bar looks how far the ranks are [s].
+_LOOK_S = 0.2
+
+
+class Row(NamedTuple):
+    """Repeated times of one thing: its kind, how much of it (flops, bytes, launches), seconds."""
+
+    kind: str
+    size: float
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was timed on this machine.
+
+    Attributes
+    ----------
+    p : int
+        Ranks that worked together.
+    dtype, backend, device : str
+        Of the tensors; of the ranks' group; what a rank computes on.
+    memory_bytes : int
+        What a rank has: its GPU's memory, or an equal share of the machine's.
+    alone, together : tuple of Row
+        Kernels: of one rank while no other works, and of each of ``p`` (their mean). Sizes are
+        flops, bytes or launches.
+    links : tuple of Row
+        Collectives of ``p`` ranks: the slowest rank's times. Sizes are bytes that a rank sends.
+    overlaps : tuple of float
+        How much of a transfer hid behind products, repeat by repeat; mean of the ranks.
+    """
+
+    p: int
+    dtype: str
+    backend: str
+    device: str
+    memory_bytes: int
+    alone: tuple[Row, ...]
+    together: tuple[Row, ...]
+    links: tuple[Row, ...]
+    overlaps: tuple[float, ...] = ()
+
+
+def measure(
+    p: int | None = None, *, dtype: str = "float32", quick: bool = False, progress: bool = True
+) -> Measured:
+    """Take the times of which `calibrate` makes a cluster; its arguments and its errors."""
+    p = _workers() if p is None else p
+    check_count("p (the number of ranks)", p)
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    sizes = QUICK if quick else USUAL
+    with _progress(sizes.count(p), progress) as tick:
+        of_rank = partial(_on_rank, sizes=sizes, dtype=dtype, tick=tick)
+        (alone,) = run_local(of_rank, 1)
+        ranks = run_local(of_rank, p) if p > 1 else [alone]
+    first = ranks[0]
+    return Measured(
+        p, dtype, first.backend, first.device, first.memory_bytes // (1 if first.own else p),
+        tuple(alone.kernels), _joined([rank.kernels for rank in ranks], statistics.fmean),
+        _joined([rank.links for rank in ranks], max),
+        tuple(map(statistics.fmean, zip(*(rank.overlaps for rank in ranks), strict=True))),
+    )  # fmt: skip
+
+
+class _Rank(NamedTuple):
+    """What one rank brings back; ``own`` says that it has its memory for itself."""
+
+    kernels: list[Row]
+    links: list[Row]
+    overlaps: list[float]
+    backend: str
+    device: str
+    memory_bytes: int
+    own: bool
+
+
+def _on_rank(rank: int, comm: Comm, sizes: Sizes, dtype: str, tick: Callable[[], None]) -> _Rank:
+    done, sent, hidden = [], [], []
+    step = tick if rank == 0 else lambda: None
+    for chain in kernels.chains(sizes, dtype):
+        together = partial(dist.barrier, comm.group)
+        done.append(Row(chain.kind, chain.work, kernels.timed(chain, sizes.repeats, together)))
+        step()
+    for kind in links.KINDS if comm.size > 1 else ():
+        for size in links.sizes_for(comm.size, sizes.messages):
+            times = links.timed(kind, comm, size, sizes.repeats)
+            sent.append(Row(kind, sent_bytes(kind, size, comm.size), times))
+            step()
+    if comm.size > 1:
+        hidden = links.overlaps(comm, sizes.messages[-1], sizes.repeats)
+        step()
+    device, backend = local_device(), dist.get_backend(comm.group)
+    if device.type == "cuda":
+        found = torch.cuda.get_device_properties(device)
+        return _Rank(done, sent, hidden, backend, found.name, found.total_memory, own=True)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return _Rank(done, sent, hidden, backend, "a core", memory, own=False)
+
+
+def _joined(ranks: list[list[Row]], how: Callable) -> tuple[Row, ...]:
+    """The same rows of all ranks as one each: repeat by repeat the mean or the slowest."""
+    return tuple(
+        rows[0]._replace(seconds=tuple(map(how, zip(*(row.seconds for row in rows), strict=True))))
+        for rows in zip(*ranks, strict=True)
+    )
+
+
+def _workers() -> int:
+    """GPUs, or the cores that this process may use."""
+    if torch.cuda.device_count():
+        return torch.cuda.device_count()
+    may = getattr(os, "sched_getaffinity", None)
+    return len(may(0)) if may else os.cpu_count() or 1
+
+
+@contextmanager
+def _progress(total: int, shown: bool) -> Iterator[Callable[[], None]]:
+    """A bar, and what a rank calls, in its own process, for each thing that is done."""
+    with tempfile.TemporaryDirectory(prefix="workbench-") as folder:
+        file = Path(folder, "done")
+        file.touch()
+        tick, over = partial(_add_one, str(file)), threading.Event()
+        watch = threading.Thread(target=_watch, args=(file, total, over), daemon=True)
+        if shown:
+            watch.start()
+        try:
+            yield tick
+        finally:
+            over.set()
+            if shown:
+                watch.join()
+
+
+def _add_one(file: str) -> None:
+    with Path(file).open("ab") as done:
+        done.write(b".")
+
+
+def _watch(file: Path, total: int, over: threading.Event) -> None:
+    try:
+        from tqdm.auto import tqdm
+    except ModuleNotFoundError:  # it comes with the notebooks; nothing depends on it
+        return
+    with tqdm(total=total, desc="calibrating") as bar:
+        while not over.wait(_LOOK_S):
+            bar.update(file.stat().st_size - bar.n)
+        bar.update(file.stat().st_size - bar.n)

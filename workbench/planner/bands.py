@@ -1,0 +1,82 @@
+"""How far off a predicted time may be: from errors that were found, and from nothing else."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from workbench.published import BARS, left_out
+
+
+class Band(NamedTuple):
+    """A time is expected between ``low`` and ``high`` times what is predicted.
+
+    ``level`` is how often, if predictions are off as those were that the band is from; they were
+    made for up to ``checked_to`` ranks. ``source`` says where the errors are from.
+    """
+
+    low: float
+    high: float
+    level: float
+    checked_to: int
+    source: str
+
+
+def band_of(errors: Sequence[float], *, checked_to: int, source: str) -> Band:
+    """From the smallest to the largest of the errors that were found.
+
+    Of n + 1 numbers in random order the last one lies outside all others with probability
+    2 / (n + 1), whatever their distribution: so the next error lies between the smallest and the
+    largest of n with probability (n - 1) / (n + 1). Left out: that the next one may be of another
+    kind, such as across nodes where all of these were inside one.
+
+    Parameters
+    ----------
+    errors : sequence of float
+        Ours over true, less 1, of throughputs; or true over ours, less 1, of seconds.
+    checked_to : int
+        Most ranks among them.
+    source : str
+        Where they are from.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two errors, or one is -1 or less.
+
+    References
+    ----------
+    Wilks (1941), Determination of sample sizes for setting tolerance limits, Annals of
+    Mathematical Statistics 12(1):91-96: intervals between order statistics.
+
+    Examples
+    --------
+    >>> band_of([-0.1, 0.0, 0.2], checked_to=8, source="three steps")[:3]
+    (0.9, 1.2, 0.5)
+    """
+    if len(errors) < 2 or min(errors) <= -1:
+        raise ValueError(
+            f"a band needs two errors or more, each above -1 (a throughput that is not negative); "
+            f"got {list(errors)}"
+        )
+    found = len(errors)
+    level = (found - 1) / (found + 1)
+    return Band(1 + min(errors), 1 + max(errors), level, checked_to, source)
+
+
+@lru_cache(maxsize=1)  # pure: it depends on published numbers only
+def validated() -> Band:
+    """The band of the paper's training figure, each number of GPUs predicted from the others.
+
+    Examples
+    --------
+    >>> band = validated()
+    >>> band.low < 1 < band.high, round(band.level, 2), band.checked_to
+    (True, 0.85, 8)
+    """
+    counts = sorted({bar.sp for bar in BARS})
+    errors = left_out([[bar for bar in BARS if bar.sp == sp] for sp in counts])
+    source = (
+        f"{len(errors)} bars of arXiv:2403.10266v1, Fig. 3, each predicted from those with other "
+        "numbers of GPUs, in one node"
+    )
+    return band_of(errors, checked_to=max(counts), source=source)
