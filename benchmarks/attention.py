@@ -3,9 +3,13 @@
 In one launch all implementations take turns, round after round, and each is held against its peer
 in the same round: a ratio is the median of the rounds' ratios, with its 95 % bootstrap interval.
 Below 1 is faster than the peer. The peers are written here, with nothing of the library.
+
+The ring is also held against the same ring that sends nothing (its values then mean nothing), and
+against one device's attention over the whole sequence, divided by the cores that the ranks use.
 """
 
 import argparse
+import os
 import time
 from functools import partial
 from itertools import product
@@ -19,6 +23,7 @@ from torch.distributed import distributed_c10d as c10d
 from torch.distributed.tensor.experimental._context_parallel import _attention as template
 
 import workbench as wb
+from workbench.comm import Comm
 from workbench.geometry import Geometry
 from workbench.strategies import select
 
@@ -173,6 +178,10 @@ class Gather(torch.autograd.Function):
         return out.sum(0)
 
 
+def alone(q, k, v, causal):
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+
 def plain_gather(q, k, v, causal):
     k, v = Gather.apply(torch.cat([k, v])).chunk(2)
     if not causal:
@@ -183,6 +192,7 @@ def plain_gather(q, k, v, causal):
     return F.scaled_dot_product_attention(q, k[:, :, :end], v[:, :, :end], mask)
 
 
+SILENT, ALONE = "the same without transfers", "one device"
 PEERS = {
     "plain all-to-all": plain_ulysses,
     "plain all-to-all, fused": fused_ulysses,
@@ -235,6 +245,9 @@ def rounds(rank, comm, count, dtype, causal):
     runs = {name: (f, (1, HEADS, length, CHANNEL)) for name, f in PEERS.items()}
     for label, (name, options, _) in OURS.items():
         runs[label] = (ours(comm, name, options, causal), (1, length, HEADS, CHANNEL))
+    silent = ours(Comm(comm.size, rank), "ring", {}, causal)
+    runs[SILENT] = (silent, (1, length, HEADS, CHANNEL))
+    runs[ALONE] = (alone, (1, HEADS, LENGTH * (rank == 0), CHANNEL))
     return take_turns(comm, runs, count, dtype, causal)
 
 
@@ -265,6 +278,13 @@ def main() -> None:
             both = np.median(slowest[label], 0) * 1e3
             print(f"{label:>16}: {both[0]:6.1f} ms, {both[1]:6.1f} ms; of {peer}: "
                   f"{told(ratios[:, 0])}, {told(ratios[:, 1])}")  # fmt: skip
+        used = min(p, os.cpu_count())
+        for label, times in (
+            (SILENT, slowest[SILENT]),
+            (f"{ALONE} / {used}", slowest[ALONE] / used),
+        ):
+            ratios = slowest["ring"] / times
+            print(f"{'ring':>16}: of {label}: {told(ratios[:, 0])}, {told(ratios[:, 1])}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,36 @@ def _stored(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
+def _is_meta(x) -> bool:
+    return isinstance(x, torch.Tensor) and x.is_meta
+
+
+def _norm(x, shape, *_):
+    rows = (*x.shape[: x.dim() - len(shape)], *(1 for _ in shape))
+    kept = torch.promote_types(x.dtype, torch.float32)
+    return _like(x), x.new_empty(rows, dtype=kept), x.new_empty(rows, dtype=kept)
+
+
+def _norm_backward(grad, x, shape, mean, rstd, weight, bias, mask):
+    made = zip((x, weight, bias), mask, strict=True)
+    return tuple(_like(t) if wanted else None for t, wanted in made)
+
+
+def _like(x):
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+#: What these ops return for meta tensors. torch goes through their arithmetic in Python to learn
+#: the shapes of a few tensors, which took most of a faked step's time.
+_ON_META = {
+    torch.ops.aten.native_layer_norm.default: _norm,
+    torch.ops.aten.native_layer_norm_backward.default: _norm_backward,
+    torch.ops.aten.gelu.default: lambda x, **_: torch.empty_like(x),
+    torch.ops.aten.gelu_backward.default: lambda grad, x, **_: torch.empty_like(grad),
+    torch.ops.aten.addmm.default: lambda bias, a, b: a.new_empty(a.shape[0], b.shape[1]),
+}
+
+
 class Meter(TorchDispatchMode):
     """A context that sees every torch op.
 
@@ -54,7 +84,8 @@ class Meter(TorchDispatchMode):
         return super().__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
+        known = _ON_META.get(func) if args and _is_meta(args[0]) else None
+        out = (known or func)(*args, **(kwargs or {}))
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
             self.flops += formula(*args, **(kwargs or {}), out_val=out)

@@ -224,15 +224,11 @@ def test_a_slow_start_is_explained(monkeypatch, capsys, caplog):
     assert capsys.readouterr().err == ""
 
 
-def test_later_launches_take_well_under_a_second():
-    fn = local_rank_only()
-    run_local(fn, 4)
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        run_local(fn, 4)
-        seconds.append(time.perf_counter() - started)
-    assert min(seconds) < 0.7  # the best of five: others may use the machine
+def test_all_ranks_of_all_launches_are_forked_by_one_server():
+    """What makes a launch quick; benchmarks/launch.py times it."""
+    ranks = [pid for _ in range(2) for pid in run_local(lambda rank, comm: os.getppid(), 2)]
+    assert len(set(ranks)) == 1
+    assert ranks[0] != os.getpid()
 
 
 def test_ranks_are_in_no_group_that_an_interrupt_reaches():

@@ -1,9 +1,11 @@
 """What makes up a peak: kinds add up to what the meter counts, faked and on real tensors."""
 
 import pytest
+import torch
 from test_meshes import VIDEO
 
 import workbench as wb
+from workbench import meter
 from workbench.launch import local_device
 from workbench.memory import KINDS, at_peak
 from workbench.meter import Meter
@@ -66,3 +68,28 @@ def test_a_real_rank_holds_what_was_faked(how):
         # gloo may hold a collective's buffers a little longer.
         assert faked.peak_bytes <= peak <= 1.1 * faked.peak_bytes
         assert flops == faked.flops
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("strided", [False, True])
+def test_a_meter_knows_what_torch_returns_on_meta(dtype, strided):
+    of = {"dtype": dtype, "device": "meta"}
+    x = torch.empty(2, 4, 3, 8, **of).transpose(1, 2) if strided else torch.empty(2, 3, 4, 8, **of)
+    weight, mean = torch.empty(8, **of), torch.empty(2, *x.shape[1:3], 1, device="meta")
+    of_norm = (x, x, [8], mean, mean, weight, weight)
+    aten = torch.ops.aten
+    calls = {
+        aten.native_layer_norm.default: (x, [8], weight, weight, 1e-5),
+        aten.native_layer_norm_backward.default: (*of_norm, [True, False, True]),
+        aten.gelu.default: (x,),
+        aten.gelu_backward.default: (x, x),
+        aten.addmm.default: (weight, x.flatten(0, 2), torch.empty(8, 8, **of).t()),
+    }
+    assert calls.keys() == meter._ON_META.keys()
+    for op, given in calls.items():
+        assert described(meter._ON_META[op](*given)) == described(op(*given)), op
+
+
+def described(out):
+    out = out if isinstance(out, tuple) else (out,)
+    return [None if t is None else (t.shape, t.stride(), t.dtype) for t in out]

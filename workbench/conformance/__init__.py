@@ -1,5 +1,6 @@
 """`verify`: the conformance suite that every strategy passes, ours and yours."""
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -89,6 +90,14 @@ def verify(
     return Report(cls.name, dict(suite.counts), tuple(suite.sorted_failures()), refused, seconds)
 
 
+@functools.cache
+def one_device(name: str) -> Attempt:
+    """A case's model on one device, in float64, by the reference: the same for every strategy."""
+    alone = attempt(Comm(1), Case(name, Strategy, 1), local_device())
+    assert isinstance(alone, Attempt), alone
+    return alone
+
+
 class _Suite:
     """Gathers what is wrong; a check adds at most its first difference of a case."""
 
@@ -97,7 +106,6 @@ class _Suite:
         self.failures: list[Difference] = []
         self.even: set[str] = set()
         self.faked: dict[Case, Attempt] = {}
-        self.single: dict[str, Attempt] = {}
 
     def hold(self, check: str, found: Iterable[Difference]) -> bool:
         """Count a check of a case, and keep its first difference."""
@@ -134,15 +142,7 @@ class _Suite:
         if isinstance(found, Raised):
             return self.hold("runs", self.raised(found, case, [found], "faked"))
         self.faked[case] = found
-        return self.hold("runs", differences.wrong_shapes(case, [found], self.one(case)))
-
-    def one(self, case: Case) -> Attempt:
-        """The same model on one device, in float64, by the reference."""
-        if case.name not in self.single:
-            alone = attempt(Comm(1), Case(case.name, Strategy, 1), local_device())
-            assert isinstance(alone, Attempt), alone
-            self.single[case.name] = alone
-        return self.single[case.name]
+        return self.hold("runs", differences.wrong_shapes(case, [found], one_device(case.name)))
 
     def runs(self, cases: list[Case], p: int, timeout_s: float) -> bool:
         """Run the cases for real and compare; False if there is no point in going on."""
@@ -174,7 +174,7 @@ class _Suite:
         if raised:
             first = min(raised, key=lambda rank: rank.at_s)
             return self.hold("runs", self.raised(first, case, ranks, f"on rank {first.rank}"))
-        one = self.one(case)
+        one = one_device(case.name)
         self.even |= set() if case.uneven or case.p == 1 else {str(case)}
         for name, check in _REAL.items():
             if not self.hold(name, check(case, ranks, one)) and name == "runs":
@@ -184,6 +184,6 @@ class _Suite:
 
     def raised(self, found: Raised, case: Case, ranks: list, where: str) -> Iterator[Difference]:
         """A wrong shape that was there before, or what was raised."""
-        yield from differences.wrong_shapes(case, ranks, self.one(case))
+        yield from differences.wrong_shapes(case, ranks, one_device(case.name))
         text = f"It raised {where}: {found.text}"
         yield Difference("runs", str(case), text, found.layer, found.stage, found.rank)
