@@ -36,7 +36,7 @@ class Dims(Mapping):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return tuple(self.items()) == tuple(other.items())
+        return self is other or tuple(self.items()) == tuple(other.items())
 
     def __hash__(self) -> int:
         return hash(tuple(self.items()))

@@ -122,6 +122,8 @@ class Layout:
     @property
     def shared(self) -> Dims:
         """Sizes of what the ranks along ``axis`` hold together, outer cuts' padding included."""
+        if not self.outer:  # nearly always, and asked for in every collective
+            return self.sizes
         sizes = dict(self.sizes)
         for cut in self.outer:
             sizes[cut.dim] = shard_size(sizes[cut.dim], cut.parts, cut.order)
