@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from small_tasks import rows
 
-from workbench.federated import FederatedTask, clients_of
+from workbench.federated import FederatedTask, FedProx, LocalDP, clients_of
 
 REFUSED = [
     ({"model": ""}, "name, a folder or an id"),
@@ -37,7 +37,11 @@ REFUSED = [
     ({"max_update_norm": float("inf")}, "finite number above 0"),
     ({"optimizer": "lion"}, "one of \\['adamw', 'sgd'\\]"),
     ({"tune": "full"}, "one of \\['lora'\\]"),
-    ({"method": "fedprox"}, "one of \\['fedavg'\\]"),
+    ({"method": "fedsgd"}, "method='fedsgd'; it is one of"),
+    ({"method": None}, "method=None"),
+    ({"privacy": "none"}, "or None"),
+    ({"compression": {"name": "topk", "share": 1}}, "unexpected keyword"),
+    ({"partition": "iid"}, "not available yet"),
     ({"eval_split": "train"}, "one of"),
 ]
 
@@ -55,7 +59,8 @@ def test_a_task_is_frozen():
 
 @pytest.mark.parametrize("data", ["chatterbot", rows()], ids=["named", "own"])
 def test_a_task_survives_json(data):
-    task = FederatedTask(dataset=data, num_clients=4, lr=0.1 + 0.2, max_update_norm=3.0)
+    task = FederatedTask(dataset=data, num_clients=4, lr=0.1 + 0.2, max_update_norm=3.0,
+                         method=FedProx(0.3), compression="top-k", privacy=LocalDP(2.0))  # fmt: skip
     assert FederatedTask.from_json(task.to_json()) == task
 
 

@@ -25,6 +25,15 @@ _HOME = {
     "generate": "generation",
     "clients_of": "partition",
     "prepare": "models",
+    **dict.fromkeys(["FedAvg", "FedProx", "FedAdam", "FedYogi", "Scaffold"], "methods"),
+    **dict.fromkeys(["Ditto", "PFedMe", "LocalHead"], "methods"),
+    **dict.fromkeys(["FfaLora", "FedExLora", "Flora", "HetLora", "FlexLora"], "methods"),
+    **dict.fromkeys(["Natural", "Iid", "Dirichlet", "QuantitySkew"], "options"),
+    **dict.fromkeys(["CentralDP", "LocalDP", "SecAggPlus"], "options"),
+    **dict.fromkeys(["Bf16", "Int8", "TopK"], "options"),
+    **dict.fromkeys(["LabelFlip", "SignFlip", "Backdoor"], "options"),
+    **dict.fromkeys(["Median", "TrimmedMean", "Krum", "MultiKrum", "Bulyan"], "options"),
+    "System": "options",
 }
 __all__ = list(_HOME)
 

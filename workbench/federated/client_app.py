@@ -6,11 +6,15 @@ The task comes from the run's config, the client's place from the node's.
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from workbench.federated.client_memory import METHOD, ClientMemory, part
 from workbench.federated.learner import learner_of
-from workbench.federated.traffic import ARRAYS, CONFIG, METRICS, ROUND, reply, unpack
+from workbench.federated.traffic import ARRAYS, CONFIG, METRICS, ROUND, unpack
+from workbench.federated.updates import client_update
 
 #: Keys of the node's config, by Flower's convention, and of the run's config.
 PARTITION, TASK = "partition-id", "task"
+#: Where the run's state is, and where a node keeps its client's, if elsewhere.
+RUN_DIR, STATE_DIR = "run-dir", "state-dir"
 #: Key of the record in which a client tells its name.
 CLIENT = "client"
 
@@ -28,19 +32,29 @@ def introduce(message: Message, context: Context) -> Message:
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Train the adapter that came on this client's rows, and send it back."""
+    """Train the adapter that came on this client's rows, and send back what the task says."""
     client = int(context.node_config[PARTITION])
     learner = learner_of(context.run_config[TASK])
     number = message.content[CONFIG][ROUND]
-    weights, loss = learner.train(unpack(message.content[ARRAYS]), client, number)
-    examples = len(learner.clients[client].train)
-    return Message(reply(weights, loss, examples), reply_to=message)
+    sent = unpack(message.content[ARRAYS])
+    content = client_update(learner, sent, client, number, state_dir(context))
+    return Message(content, reply_to=message)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Evaluate the adapter that came on this client's held-out rows."""
+    """Evaluate what came, or the client's own model, on this client's held-out rows."""
     client = int(context.node_config[PARTITION])
     learner = learner_of(context.run_config[TASK])
-    metrics = learner.evaluate(unpack(message.content[ARRAYS]), client)
+    number = message.content[CONFIG][ROUND]
+    weights = unpack(message.content[ARRAYS])
+    if learner.task.method.personal:
+        _, memory = ClientMemory(state_dir(context), client).before(number + 1)
+        weights = learner.task.method.own(weights, part(memory, METHOD), learner.start)
+    metrics = learner.evaluate(weights, client)
     return Message(RecordDict({METRICS: MetricRecord(metrics)}), reply_to=message)
+
+
+def state_dir(context: Context) -> str:
+    """Where this client keeps what it needs in later rounds."""
+    return str(context.node_config.get(STATE_DIR) or context.run_config[RUN_DIR])

@@ -14,7 +14,8 @@ from workbench.federated.lora import (
 )
 from workbench.federated.models import load_base
 from workbench.federated.objectives import conversation
-from workbench.federated.task import FederatedTask, text_columns
+from workbench.federated.task import FederatedTask
+from workbench.federated.task_checks import text_columns
 
 
 def generate(

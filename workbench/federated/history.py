@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -13,10 +14,13 @@ from safetensors.numpy import load_file, save_file
 
 from workbench.federated.lora import Weights, lora_config
 from workbench.federated.models import base_config, load_base, public_name, quiet
+from workbench.federated.partition import clients_of
 from workbench.federated.task import FederatedTask
 
 #: Files of a saved history; the first is peft's.
 ADAPTER, TASK, RECORD = "adapter_model.safetensors", "task.json", "history.json"
+#: Beside them, if there are any: what was merged into the base, and clients' own adapters.
+BASE, OWN = "base_deltas.safetensors", "personal.safetensors"
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,10 @@ class Round:
         Mean loss of each client whose update was used.
     failed : dict
         Clients that raised or whose update was refused, and why.
+    epsilon : float or None
+        Privacy spent so far, at the task's delta; `History.privacy` says what it is of.
+    restarted : dict
+        Clients that had lost what they keep between rounds, and since when.
     """
 
     number: int
@@ -89,6 +97,8 @@ class Round:
     evaluation_seconds: float
     trained: dict[str, float]
     failed: dict[str, str]
+    epsilon: float | None = None
+    restarted: dict[str, str] = field(default_factory=dict)
 
     @property
     def eval_loss(self) -> float:
@@ -98,12 +108,40 @@ class Round:
 
 @dataclass(frozen=True)
 class History:
-    """A run so far: the task, the pretrained start, the rounds done, the adapter after them."""
+    """A run so far: the task, the pretrained start, the rounds done, what was trained.
+
+    Parameters
+    ----------
+    weights : dict
+        The common adapter after the last round, name -> array.
+    base_deltas : dict
+        What the method merged into the base, by the name of the weight there.
+    personal : dict
+        Client -> its own adapter, where the method gives clients one; without those that have not
+        trained.
+    """
 
     task: FederatedTask
     start: Evaluation
     rounds: tuple[Round, ...]
     weights: Weights
+    base_deltas: Weights = field(default_factory=dict)
+    personal: dict[str, Weights] = field(default_factory=dict)
+
+    def adapter(self, client: str | int) -> Weights:
+        """The adapter that a client uses: its own where it has one, else the common one."""
+        if isinstance(client, int):
+            client = clients_of(self.task)[client].name
+        return self.personal.get(client, self.weights)
+
+    @property
+    def privacy(self) -> str:
+        """The privacy spent, and what it is of."""
+        if self.task.privacy is None:
+            return "no differential privacy"
+        spent = self.rounds[-1].epsilon if self.rounds else 0.0
+        described = self.task.privacy.describe(self.task)
+        return f"epsilon={spent:.4g} at delta={self.task.privacy.delta:g} ({described})"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a round; round 0 is the pretrained model, which nobody has trained."""
@@ -129,11 +167,15 @@ class History:
                 rows.append(row)
         return pd.DataFrame(rows)
 
-    def save(self, path: str | os.PathLike) -> pathlib.Path:
+    def save(
+        self,
+        path: str | os.PathLike,
+        also: Callable[[pathlib.Path], None] | None = None,
+    ) -> pathlib.Path:
         """Write the adapter in peft's format, the tables, and the task; return the folder.
 
         The folder gets its name when it is complete; an older history there is replaced. Own rows
-        are not written, only their number and checksum.
+        are not written, only their number and checksum. ``also`` may add files of its own.
 
         Raises
         ------
@@ -149,6 +191,8 @@ class History:
         partial.mkdir()
         try:
             self._write(partial)
+            if also is not None:
+                also(partial)
             if path.exists():
                 path.rename(old)
             partial.rename(path)
@@ -165,8 +209,14 @@ class History:
         config.inference_mode = True
         config.save_pretrained(folder)
         save_file(self.weights, folder / ADAPTER, metadata={"format": "pt"})
+        if self.base_deltas:
+            save_file(self.base_deltas, folder / BASE)
+        if self.personal:
+            models = enumerate(self.personal.values())
+            save_file({f"{i}/{k}": a for i, each in models for k, a in each.items()}, folder / OWN)
         (folder / TASK).write_text(self.task.public_json())
         record = {"start": asdict(self.start), "rounds": [asdict(each) for each in self.rounds]}
+        record["personal"] = list(self.personal)
         (folder / RECORD).write_text(json.dumps(record))
         self.to_frame().to_csv(folder / "rounds.csv", index=False)
         self.clients_to_frame().to_csv(folder / "clients.csv", index=False)
@@ -181,7 +231,14 @@ class History:
             Round(**each | {"evaluation": Evaluation(**each["evaluation"])})
             for each in record["rounds"]
         )
-        return cls(task, Evaluation(**record["start"]), rounds, load_weights(folder))
+        base = load_file(folder / BASE) if (folder / BASE).exists() else {}
+        own = load_file(folder / OWN) if record.get("personal") else {}
+        personal = {
+            name: {k.removeprefix(f"{i}/"): a for k, a in own.items() if k.startswith(f"{i}/")}
+            for i, name in enumerate(record.get("personal", ()))
+        }
+        start = Evaluation(**record["start"])
+        return cls(task, start, rounds, load_weights(folder), base, personal)
 
 
 def load_weights(path: str | os.PathLike) -> Weights:

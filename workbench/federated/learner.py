@@ -1,7 +1,7 @@
 """One process's model: it takes an adapter, trains it on a client's rows, or evaluates it."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
@@ -12,6 +12,7 @@ from workbench.federated.lora import (
     Weights,
     adapter_parameters,
     add_adapters,
+    initial_adapter,
     read_adapter,
     write_adapter,
 )
@@ -19,6 +20,9 @@ from workbench.federated.models import load_base
 from workbench.federated.objectives import objective
 from workbench.federated.partition import BATCHES, EVALUATION, Row, clients_of, generator
 from workbench.federated.task import FederatedTask
+
+#: Changes the gradients of the parameters, by name, in place.
+Gradient = Callable[[dict[str, torch.nn.Parameter]], None]
 
 
 class Learner:
@@ -33,13 +37,42 @@ class Learner:
         self.parameters = adapter_parameters(self.model)
         self.clients = clients_of(task)
 
-    def train(self, weights: Weights, client: int, number: int) -> tuple[Weights, float]:
-        """Make the client's local steps of round ``number``; return the adapter and mean loss."""
-        draw = generator(self.task.seed, BATCHES, number, client)
+    def train(
+        self,
+        weights: Weights,
+        client: int,
+        number: int,
+        gradient: Gradient | None = None,
+        count: int | None = None,
+        step: int | None = None,
+    ) -> tuple[Weights, float]:
+        """Make the client's local steps of round ``number``; return the adapter and mean loss.
+
+        Parameters
+        ----------
+        gradient : callable or None
+            May change the parameters' gradients before each step of the optimizer.
+        count, step : int or None
+            Steps to make, if not the task's; and which of a round's calls this is, if there are
+            several that shall see different batches.
+        """
+        key = (number, client) if step is None else (number, client, step)
+        draw = generator(self.task.seed, BATCHES, *key)
         rows = self.clients[client].train
+        if self.task.attack is not None:
+            rows = self.task.attack.rows(rows, client, self.task)
         write_adapter(self.parameters, weights)
-        losses = self.steps(rows, self.task.local_steps, draw, self.optimizer())
+        count = count or self.task.local_steps
+        losses = self.steps(rows, count, draw, self.optimizer(), gradient)
         return read_adapter(self.parameters), float(np.mean(losses))
+
+    def start(self) -> Weights:
+        """The arrays that every client starts from: those of the pretrained model."""
+        return initial_adapter(self.task)
+
+    def tensors(self, weights: Weights) -> dict[str, torch.Tensor]:
+        """Arrays as tensors where the model is."""
+        return {n: torch.from_numpy(a).to(self.parameters[n].device) for n, a in weights.items()}
 
     def optimizer(self) -> torch.optim.Optimizer:
         """A fresh optimizer of the adapters."""
@@ -53,6 +86,7 @@ class Learner:
         count: int,
         draw: np.random.Generator,
         optimizer: torch.optim.Optimizer,
+        gradient: Gradient | None = None,
     ) -> list[float]:
         """Make ``count`` steps on batches of ``rows``, shuffled anew in each pass over them."""
         losses, batches = [], _batches(rows, self.task.batch_size, draw)
@@ -61,6 +95,8 @@ class Learner:
                 optimizer.zero_grad()
                 loss = self.objective(self.model, self.tokenizer, batch).mean
                 loss.backward()
+                if gradient is not None:
+                    gradient(self.parameters)
                 optimizer.step()
                 losses.append(loss.item())
         return losses

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from workbench.federated.models import Base
 from workbench.federated.partition import Row
-from workbench.federated.task import FederatedTask, text_columns
+from workbench.federated.task import FederatedTask
+from workbench.federated.task_checks import text_columns
 
 #: Cosines are multiplied by this before the softmax.
 #: Source: MultipleNegativesRankingLoss of sentence-transformers, the default.

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from workbench.datasets import load
-from workbench.federated.task import FederatedTask, text_columns
+from workbench.federated.task import FederatedTask
+from workbench.federated.task_checks import text_columns
 
 Row = dict[str, Any]
 #: What a seeded generator is for; two purposes never share their random numbers.
-SPLIT, DEAL, ADAPTER, SAMPLE, BATCHES, EVALUATION = range(6)
+SPLIT, DEAL, ADAPTER, SAMPLE, BATCHES, EVALUATION, NOISE = range(7)
 #: Of own rows without a split: the share of the groups that is held out.
 HELD_OUT = {"test": 0.2, "validation": 0.1}
 

@@ -2,45 +2,49 @@
 
 import logging
 import pathlib
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
+import numpy as np
+from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp.strategy import FedAvg
 from tqdm.auto import tqdm
 
-from workbench.federated.client_app import CLIENT, PARTITION, TASK
+from workbench.federated import checkpoint
+from workbench.federated.accounting import epsilon_spent, most_trained
+from workbench.federated.checkpoint import Checkpoint
+from workbench.federated.client_app import CLIENT, PARTITION, RUN_DIR, TASK
+from workbench.federated.client_memory import is_stateful
 from workbench.federated.history import Evaluation, History, Round
+from workbench.federated.joining import mean_loss, next_state
 from workbench.federated.lora import initial_adapter
+from workbench.federated.methods.base import Arrays, ServerState, Update
+from workbench.federated.options.privacy import CentralDP
 from workbench.federated.partition import SAMPLE, generator
 from workbench.federated.task import FederatedTask
 from workbench.federated.traffic import (
-    ARRAYS,
-    EXAMPLES,
     METRICS,
-    TRAIN_LOSS,
     count_bytes,
     evaluation_fault,
-    fault,
     largest_norm,
-    pack,
+    packer,
     request,
-    unpack,
-    update_norm,
+)
+from workbench.federated.updates import (
+    Expected,
+    RefusedError,
+    change_norm,
+    read_update,
+    state_round,
 )
 
-#: Keys of the run's config beside the task.
-RUN_DIR, PROGRESS = "run-dir", "progress"
+#: Keys of the run's config beside the task and the folder.
+PROGRESS, KEEP = "progress", "keep"
 #: How long the server waits for nodes to join, and for the replies of one exchange [s].
 JOIN_TIMEOUT_S, ROUND_TIMEOUT_S = 120.0, 3600.0
 #: How often it asks for replies that have not come yet [s].
 POLL_S = 0.05
-#: Rounds whose state is kept in a run's folder.
-KEPT_ROUNDS = 2
 
 log = logging.getLogger(__name__)
 app = ServerApp()
@@ -50,8 +54,8 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the rounds of the run config's task; leave each in the run config's folder."""
     config = context.run_config
-    task = FederatedTask.from_json(str(config[TASK]))
-    Server(grid, task, str(config[RUN_DIR]), bool(config.get(PROGRESS, False))).run()
+    task, run_dir = FederatedTask.from_json(str(config[TASK])), str(config[RUN_DIR])
+    Server(grid, task, run_dir, bool(config.get(PROGRESS, False)), bool(config[KEEP])).run()
 
 
 @dataclass(frozen=True)
@@ -67,27 +71,51 @@ class Answers:
 class Server:
     """The rounds of a task, over any Grid."""
 
-    def __init__(self, grid: Grid, task: FederatedTask, run_dir: str, progress: bool = False):
+    def __init__(
+        self,
+        grid: Grid,
+        task: FederatedTask,
+        run_dir: str,
+        progress: bool = False,
+        keep: bool = True,
+    ):
         self.grid, self.task, self.run_dir = grid, task, pathlib.Path(run_dir)
+        self.keep, self.method = keep, task.method
         total = task.rounds * task.clients_per_round + (task.rounds + 1) * task.num_clients
         self.bar = tqdm(total=total, disable=not progress, desc="joining", unit="message")
-        self.strategy = FedAvg(weighted_by_key=EXAMPLES)
         self.nodes: dict[int, int] = {}
         self.names: dict[int, str] = {}
+        self.used = np.zeros(task.num_clients, np.int64)  # each client's last used round
 
     def run(self) -> History:
-        """Evaluate the pretrained start, then train, join and evaluate round by round."""
+        """Evaluate the pretrained start, then train, join and evaluate round by round.
+
+        A run that was cut off goes on after the last round that was written.
+        """
         with self.bar:
             self.meet()
-            arrays = pack(initial_adapter(self.task))
-            self.bar.set_description("pretrained start")
-            start, _ = self.evaluate(arrays, 0)
-            history = History(self.task, start, (), unpack(arrays))
-            for number in range(1, self.task.rounds + 1):
-                arrays, done = self.round(arrays, number)
-                history = History(self.task, start, (*history.rounds, done), unpack(arrays))
-                self.keep(history)
+            done = checkpoint.latest(self.run_dir, self.task) or self.begin()
+            history, server, self.used = done.history, done.server, done.used
+            for number in range(len(history.rounds) + 1, self.task.rounds + 1):
+                server, done = self.round(server, number, history.rounds)
+                rounds = (*history.rounds, done)
+                history = History(
+                    self.task, history.start, rounds, server.weights, server.base_deltas
+                )
+                if self.keep or number == self.task.rounds:
+                    checkpoint.write(self.run_dir, Checkpoint(history, server.memory, self.used))
         return history
+
+    def begin(self) -> Checkpoint:
+        """The run before round 1, with the evaluation of the pretrained start."""
+        weights = initial_adapter(self.task)
+        server = ServerState(weights, {}, self.method.start(weights, self.task.num_clients))
+        self.bar.set_description("pretrained start")
+        start, _ = self.evaluate(server, 0)
+        state = Checkpoint(History(self.task, start, (), weights), server.memory, self.used)
+        if self.keep:
+            checkpoint.write(self.run_dir, state)
+        return state
 
     def meet(self) -> None:
         """Wait until all clients have joined, and learn which node is which client."""
@@ -108,57 +136,87 @@ class Server:
         if missing := set(range(self.task.num_clients)) - set(self.nodes):
             raise RuntimeError(f"no node is the client with {PARTITION} {sorted(missing)}")
 
-    def round(self, arrays: ArrayRecord, number: int) -> tuple[ArrayRecord, Round]:
+    def round(
+        self, server: ServerState, number: int, before: tuple[Round, ...]
+    ) -> tuple[ServerState, Round]:
         """One round: the sampled clients train, their updates are joined, all evaluate."""
         started = time.perf_counter()
         self.bar.set_description(f"round {number} of {self.task.rounds}: training")
-        answers = self.exchange(arrays, number, MessageType.TRAIN, sample(self.task, number))
-        valid, failed = self.accept(answers, unpack(arrays))
-        if len(valid) < self.task.min_clients:
+        chosen = sample(self.task, number)
+        sent = {client: self.method.outgoing(server, client) for client in chosen}
+        answers = self.exchange(sent, number, MessageType.TRAIN)
+        valid, failed = self.accept(answers, sent)
+        if len(valid) < min(self.task.min_clients, len(chosen)):
             raise RuntimeError(
                 f"round {number}: {len(valid)} valid updates, min_clients is "
                 f"{self.task.min_clients}. " + "; ".join(f"{k}: {v}" for k, v in failed.items())
             )
-        joined, metrics = self.strategy.aggregate_train(number, list(valid.values()))
+        restarted = self.note_used(answers, valid, number)
+        server = next_state(self.task, server, valid, number)
         training_s = time.perf_counter() - started
-        evaluation, evaluation_bytes = self.evaluate(joined, number)
-        self.bar.set_postfix(eval_loss=f"{evaluation.loss:.3f}")
+        evaluation, evaluation_bytes = self.evaluate(server, number)
+        trained = {self.names[update.client]: update.loss for update in valid}
+        most = most_trained([*(each.trained for each in before), trained])
+        epsilon = epsilon_spent(self.task, number, most)
+        spent = {} if epsilon is None else {"epsilon": f"{epsilon:.3g}"}
+        self.bar.set_postfix(eval_loss=f"{evaluation.loss:.3f}", **spent)
         seconds = time.perf_counter() - started
-        return joined, Round(
+        return server, Round(
             number=number,
-            train_loss=metrics[TRAIN_LOSS],
+            train_loss=mean_loss(valid),
             evaluation=evaluation,
             uplink_bytes=answers.received_bytes,
             downlink_bytes=answers.sent_bytes,
             evaluation_bytes=evaluation_bytes,
             seconds=seconds,
             evaluation_seconds=seconds - training_s,
-            trained={self.names[i]: m.content[METRICS][TRAIN_LOSS] for i, m in valid.items()},
+            trained=trained,
             failed=failed,
+            epsilon=epsilon,
+            restarted=restarted,
         )
 
     def accept(
-        self, answers: Answers, sent: dict[str, Any]
-    ) -> tuple[dict[int, Message], dict[str, str]]:
+        self, answers: Answers, sent: dict[int, Arrays]
+    ) -> tuple[list[Update], dict[str, str]]:
         """Sort the updates into those to be used and those refused, with the reason."""
-        failed, norms = dict(answers.failed), {}
+        failed, norms, updates = dict(answers.failed), {}, {}
         for client, reply in answers.replies.items():
-            if reason := fault(reply.content, sent):
-                failed[self.names[client]] = f"refused: {reason}"
+            expected = Expected.of(self.task, sent[client], client)
+            try:
+                update = read_update(self.task, reply.content, expected, client)
+            except RefusedError as refused:
+                failed[self.names[client]] = f"refused: {refused}"
             else:
-                norms[client] = update_norm(reply.content[ARRAYS], sent)
+                updates[client] = update
+                norms[client] = change_norm(update, expected.reference)
         limit = largest_norm(list(norms.values()), self.task)
         for client, norm in norms.items():
-            if norm > limit:
+            if not norm <= limit:
                 failed[self.names[client]] = f"refused: norm {norm:.3g} is above {limit:.3g}"
         for name, reason in failed.items():
             log.warning("client %s left out: %s", name, reason)
-        used = {i: answers.replies[i] for i in norms if self.names[i] not in failed}
-        return used, failed
+        return [u for i, u in updates.items() if self.names[i] not in failed], failed
 
-    def evaluate(self, arrays: ArrayRecord, number: int) -> tuple[Evaluation, int]:
+    def note_used(self, answers: Answers, valid: list[Update], number: int) -> dict[str, str]:
+        """Remember whose update was used; tell which clients had lost what they keep."""
+        restarted = {}
+        for client in (update.client for update in valid):
+            if is_stateful(self.task):
+                last = state_round(answers.replies[client].content[METRICS])
+                if last < self.used[client]:
+                    restarted[self.names[client]] = (
+                        f"had the state of round {last}, not of {self.used[client]}"
+                    )
+            self.used[client] = number
+        for name, reason in restarted.items():
+            log.warning("client %s %s", name, reason)
+        return restarted
+
+    def evaluate(self, server: ServerState, number: int) -> tuple[Evaluation, int]:
         """The held-out loss of every client, and the bytes that asking took."""
-        answers = self.exchange(arrays, number, MessageType.EVALUATE, sorted(self.nodes))
+        sent = {client: self.method.evaluated(server, client) for client in sorted(self.nodes)}
+        answers = self.exchange(sent, number, MessageType.EVALUATE)
         clients, failed = {}, dict(answers.failed)
         for client, reply in answers.replies.items():
             if reason := evaluation_fault(reply.content):
@@ -170,13 +228,12 @@ class Server:
         evaluation = Evaluation.over(clients, failed)
         return evaluation, answers.sent_bytes + answers.received_bytes
 
-    def exchange(
-        self, arrays: ArrayRecord, number: int, kind: str, clients: Iterable[int]
-    ) -> Answers:
-        """Send the adapter to some clients and collect their answers, ordered by partition."""
+    def exchange(self, weights: dict[int, Arrays], number: int, kind: str) -> Answers:
+        """Send arrays to some clients and collect their answers, ordered by partition."""
+        packed = packer()
         messages = [
-            Message(request(arrays, number), self.nodes[client], kind, group_id=str(number))
-            for client in clients
+            Message(request(packed(arrays), number), self.nodes[client], kind, group_id=str(number))
+            for client, arrays in weights.items()
         ]
         partition = {node: client for client, node in self.nodes.items()}
         sent = {partition[m.metadata.dst_node_id]: count_bytes(m) for m in messages}
@@ -211,15 +268,11 @@ class Server:
             if not arrived:
                 time.sleep(POLL_S)
 
-    def keep(self, history: History) -> None:
-        """Write the run so far into its folder; only the last rounds' folders are kept."""
-        number = history.rounds[-1].number
-        history.save(self.run_dir / f"round-{number:04d}")
-        for old in sorted(self.run_dir.glob("round-????"))[:-KEPT_ROUNDS]:
-            shutil.rmtree(old)
-
 
 def sample(task: FederatedTask, number: int) -> list[int]:
     """The clients that train in a round: drawn from the seed, in the order of their partition."""
     draw = generator(task.seed, SAMPLE, number)
+    if isinstance(task.privacy, CentralDP) and task.privacy.sampling == "poisson":
+        drawn = draw.random(task.num_clients) < task.clients_per_round / task.num_clients
+        return np.flatnonzero(drawn).tolist()
     return sorted(draw.choice(task.num_clients, task.clients_per_round, replace=False).tolist())

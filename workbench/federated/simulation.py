@@ -7,7 +7,8 @@ import tempfile
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,13 +17,15 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.simulation import run_simulation
 
-from workbench.federated import client_app, server_app
-from workbench.federated.client_app import TASK
+from workbench.federated import checkpoint, client_app, server_app
+from workbench.federated.client_app import RUN_DIR, TASK
+from workbench.federated.client_memory import METHOD, ClientMemory, part
 from workbench.federated.history import History
 from workbench.federated.in_process import InProcessGrid, task_identity
 from workbench.federated.learner import forget_learners
+from workbench.federated.lora import Weights, initial_adapter
 from workbench.federated.partition import clients_of
-from workbench.federated.server_app import PROGRESS, RUN_DIR
+from workbench.federated.server_app import KEEP, PROGRESS
 from workbench.federated.task import FederatedTask
 
 ENGINES = ("in-process", "ray")
@@ -35,6 +38,7 @@ def simulate(
     engine: str = "in-process",
     run_dir: str | os.PathLike | None = None,
     progress: bool = True,
+    strict: bool = False,
 ) -> History:
     """Run a federated task; the same seed gives the same weights, bit for bit.
 
@@ -46,44 +50,61 @@ def simulate(
         One client after another in this process, or clients in parallel in Ray's processes, which
         take several seconds to start.
     run_dir : path, optional
-        Where each round is left as soon as it is done; what is there after an interruption opens
-        with `History.load`. Without it, only the result is kept.
+        Where each round is left as soon as it is done, with all that the run needs: a second call
+        goes on after the last one, to the same bits. Without it, only the result is kept.
     progress : bool
         Show a bar that counts the clients' answers.
+    strict : bool
+        Refuse to go on with a run that other versions or another processor began; otherwise a
+        warning says so.
 
     Raises
     ------
     ValueError
-        If the engine, the data or the number of clients can't be; before anything is loaded.
+        If the engine, the data or the number of clients can't be, or ``run_dir`` holds another
+        task's run, a longer one or a damaged one; before anything is loaded.
     RuntimeError
-        If a round has fewer valid updates than ``min_clients``; the message names the clients.
+        If a round has fewer valid updates than ``min_clients``; the message names the clients. If
+        another run is using ``run_dir``.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r}; it is one of {list(ENGINES)}.")
     clients_of(task)  # refuses before a model is loaded
     with _folder(run_dir) as folder:
-        config = {TASK: task.to_json(), RUN_DIR: str(folder), PROGRESS: progress}
-        run = _in_process if engine == "in-process" else _ray
-        with _quiet_flower():
-            run(task, config)
-        return History.load(folder / f"round-{task.rounds:04d}", task)
-
-
-def _folder(run_dir: str | os.PathLike | None):
-    if run_dir is None:
-        temporary = tempfile.TemporaryDirectory(prefix="workbench-")
-        return _opened(temporary)
-    folder = pathlib.Path(run_dir)
-    if sorted(folder.glob("round-????")):
-        raise ValueError(f"run_dir={str(folder)!r} holds a run already: give an empty folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    return nullcontext(folder)
+        done = checkpoint.latest(folder, task, strict)
+        if done is None or len(done.history.rounds) < task.rounds:
+            keep = run_dir is not None
+            config = {TASK: task.to_json(), RUN_DIR: str(folder), PROGRESS: progress, KEEP: keep}
+            run = _in_process if engine == "in-process" else _ray
+            with _quiet_flower():
+                run(task, config)
+        history = History.load(checkpoint.round_folder(folder, task.rounds), task)
+        return replace(history, personal=_personal(history, folder))
 
 
 @contextmanager
-def _opened(temporary: tempfile.TemporaryDirectory):
-    with temporary as name:
-        yield pathlib.Path(name)
+def _folder(run_dir: str | os.PathLike | None):
+    """The run's folder, locked; one for the time of the run if none is given."""
+    if run_dir is None:
+        with tempfile.TemporaryDirectory(prefix="workbench-") as name:
+            yield pathlib.Path(name)
+        return
+    with checkpoint.locked(pathlib.Path(run_dir)):
+        yield pathlib.Path(run_dir)
+
+
+def _personal(history: History, folder: pathlib.Path) -> dict[str, Weights]:
+    """The clients' own models, of those that have trained."""
+    task, found = history.task, {}
+    if not task.method.personal:
+        return found
+    for index, client in enumerate(clients_of(task)):
+        _, memory = ClientMemory(folder, index).before(task.rounds + 1)
+        if mine := part(memory, METHOD):
+            shared = task.method.shared(history.weights, index)
+            own = task.method.own(shared, mine, lambda: initial_adapter(task))
+            found[client.name] = dict(sorted(own.items()))
+    return found
 
 
 def _in_process(task: FederatedTask, config: dict) -> None:

@@ -1,18 +1,23 @@
 """What travels: records and arrays, their bytes as a closed form, and which updates are refused."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from workbench.federated.client_memory import is_stateful
 from workbench.federated.lora import Weights, adapter_shapes, full_shapes
+from workbench.federated.options.compression import Spec, Specs
+from workbench.federated.options.privacy import CentralDP
 from workbench.federated.task import FederatedTask
 
 #: Keys of the records; "arrays", "config" and "num-examples" are those of Flower's strategies.
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 ROUND, EXAMPLES, TRAIN_LOSS = "server-round", "num-examples", "train_loss"
+#: The round of the state that a client started from, where clients keep any; 0 for none.
+STATE_ROUND = "state-round"
 #: What a client tells of its held-out rows.
 EVALUATION = ("loss", "accuracy", "predictions")
 #: Beside its numbers an array carries NumPy's header: type, shape and order, padded.
@@ -34,12 +39,15 @@ class Traffic:
     downlink_bytes: int
 
 
-def round_traffic(task: FederatedTask, tune: str | None = None) -> Traffic:
+def round_traffic(
+    task: FederatedTask, tune: str | None = None, clients: Sequence[int] | None = None
+) -> Traffic:
     """The bytes of one round in closed form, equal to Flower's own count of its records.
 
-    Each array costs its numbers, its name and NumPy's header; a reply adds the mean loss and the
-    number of rows, a request the number of the round. Evaluation and the transport's own headers
-    are left out.
+    Each array costs its numbers, its name and NumPy's header; a reply adds the mean loss, the
+    number of rows and, where clients keep state, its round; a request the number of the round.
+    What the method sends beside the model counts, and compression on the way up. Evaluation and
+    the transport's own headers are left out.
 
     Parameters
     ----------
@@ -47,6 +55,9 @@ def round_traffic(task: FederatedTask, tune: str | None = None) -> Traffic:
         The model, the adapters and the clients of a round.
     tune : {None, "lora", "full"}
         What is sent; ``None`` is what the task trains, ``"full"`` all weights of the model.
+    clients : sequence of int or None
+        Who trains; ``None`` stands for the first ``clients_per_round`` ones, which is what a
+        Poisson sample has on average.
 
     Examples
     --------
@@ -59,14 +70,31 @@ def round_traffic(task: FederatedTask, tune: str | None = None) -> Traffic:
     if tune not in ("lora", "full"):
         raise ValueError(f"tune={tune!r}; there is a closed form for 'lora' and for 'full'.")
     shapes = adapter_shapes(task) if tune == "lora" else full_shapes(task)
-    arrays = sum(
-        prod(shape) * np.dtype(np.float32).itemsize + NPY_HEADER_BYTES + len(name)
-        for name, shape in shapes.items()
+    model = {name: Spec(shape) for name, shape in shapes.items()}
+    up = down = 0
+    for client in range(task.clients_per_round) if clients is None else clients:
+        sent = task.method.down(model, client)
+        down += arrays_bytes(sent) + SCALAR_BYTES + len(ROUND)
+        up += arrays_bytes(wire_specs(task, task.method.sends(model, client))) + _reply_bytes(task)
+    return Traffic(up, down)
+
+
+def wire_specs(task: FederatedTask, specs: Specs) -> Specs:
+    """What travels up for a client's arrays of these shapes."""
+    return specs if task.compression is None else task.compression.wire(specs)
+
+
+def _reply_bytes(task: FederatedTask) -> int:
+    keys = [TRAIN_LOSS, EXAMPLES, *([STATE_ROUND] if is_stateful(task) else [])]
+    return sum(SCALAR_BYTES + len(key) for key in keys)
+
+
+def arrays_bytes(specs: Specs) -> int:
+    """Flower's count of arrays of these shapes and types."""
+    return sum(
+        prod(spec.shape) * spec.dtype.itemsize + NPY_HEADER_BYTES + len(name)
+        for name, spec in specs.items()
     )
-    reply = sum(SCALAR_BYTES + len(key) for key in (TRAIN_LOSS, EXAMPLES))
-    request = SCALAR_BYTES + len(ROUND)
-    clients = task.clients_per_round
-    return Traffic(clients * (arrays + reply), clients * (arrays + request))
 
 
 def count_bytes(message: Message) -> int:
@@ -81,6 +109,19 @@ def pack(weights: Weights) -> ArrayRecord:
     return ArrayRecord({name: Array(array) for name, array in weights.items()})
 
 
+def packer() -> Callable[[Weights], ArrayRecord]:
+    """`pack`, but once for the same arrays when they go to one client after another."""
+    last: list = [None, None]
+
+    def packed(arrays: Weights) -> ArrayRecord:
+        same = last[0] is not None and arrays.keys() == last[0].keys()
+        if not (same and all(arrays[name] is last[0][name] for name in arrays)):
+            last[:] = arrays, pack(arrays)
+        return last[1]
+
+    return packed
+
+
 def unpack(arrays: ArrayRecord) -> Weights:
     """An adapter as it arrived."""
     return {name: array.numpy() for name, array in arrays.items()}
@@ -91,10 +132,14 @@ def request(arrays: ArrayRecord, number: int) -> RecordDict:
     return RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({ROUND: number})})
 
 
-def reply(weights: Weights, loss: float, examples: int) -> RecordDict:
-    """What a client that has trained sends back."""
-    metrics = MetricRecord({TRAIN_LOSS: loss, EXAMPLES: examples})
-    return RecordDict({ARRAYS: pack(weights), METRICS: metrics})
+def reply(
+    weights: Weights, loss: float, examples: int, state_round: int | None = None
+) -> RecordDict:
+    """What a client that has trained sends back; with state, also the round that it is of."""
+    metrics = {TRAIN_LOSS: loss, EXAMPLES: examples}
+    if state_round is not None:
+        metrics[STATE_ROUND] = state_round
+    return RecordDict({ARRAYS: pack(weights), METRICS: MetricRecord(metrics)})
 
 
 def evaluation_fault(content: RecordDict) -> str | None:
@@ -108,56 +153,49 @@ def evaluation_fault(content: RecordDict) -> str | None:
     return None
 
 
-def fault(content: RecordDict, sent: Weights) -> str | None:
-    """Why a client's update can't be used; ``None`` if it can. ``sent`` is what it started from."""
-    if not isinstance(content.get(ARRAYS), ArrayRecord):
-        return f"no arrays in the reply, only {sorted(content)}"
-    if not isinstance(content.get(METRICS), MetricRecord):
-        return f"no metrics in the reply, only {sorted(content)}"
-    return _metrics_fault(content[METRICS]) or _arrays_fault(content[ARRAYS], sent)
-
-
-def _metrics_fault(metrics: MetricRecord) -> str | None:
+def metrics_fault(metrics: MetricRecord, stateful: bool = False) -> str | None:
+    """Why a reply's numbers can't be used; ``None`` if they can."""
     examples, loss = metrics.get(EXAMPLES), metrics.get(TRAIN_LOSS)
     if not isinstance(examples, int) or not 1 <= examples <= MAX_EXAMPLES:
         return f"{EXAMPLES} is {examples!r}, not a whole number from 1 to {MAX_EXAMPLES}"
-    if set(metrics) != {EXAMPLES, TRAIN_LOSS}:
-        return f"metrics {sorted(metrics)}, not {sorted((EXAMPLES, TRAIN_LOSS))}"
+    awaited = {EXAMPLES, TRAIN_LOSS} | ({STATE_ROUND} if stateful else set())
+    if set(metrics) != awaited:
+        return f"metrics {sorted(metrics)}, not {sorted(awaited)}"
     if not isinstance(loss, float) or not np.isfinite(loss):
         return f"{TRAIN_LOSS} is {loss!r}, not a finite number"
+    if stateful and (not isinstance(metrics[STATE_ROUND], int) or metrics[STATE_ROUND] < 0):
+        return f"{STATE_ROUND} is {metrics[STATE_ROUND]!r}, not a whole number of at least 0"
     return None
 
 
-def _arrays_fault(arrays: ArrayRecord, sent: Weights) -> str | None:
-    if arrays.keys() != sent.keys():
-        return f"{len(arrays.keys() ^ sent.keys())} arrays are missing or have unknown names"
+def arrays_fault(arrays: ArrayRecord, expected: Specs) -> str | None:
+    """Why a reply's arrays can't be used; ``None`` if they have the expected names and shapes."""
+    if arrays.keys() != expected.keys():
+        return f"{len(arrays.keys() ^ expected.keys())} arrays are missing or have unknown names"
     for name, array in arrays.items():
-        if array.dtype != str(sent[name].dtype) or tuple(array.shape) != sent[name].shape:
-            return (
-                f"{name} is {array.dtype}{list(array.shape)}, not "
-                f"{sent[name].dtype}{list(sent[name].shape)}"
-            )
+        spec = expected[name]
+        if array.dtype != str(spec.dtype) or tuple(array.shape) != spec.shape:
+            return f"{name} is {array.dtype}{list(array.shape)}, not {spec.dtype}{list(spec.shape)}"
         try:
             values = array.numpy()
         except (ValueError, TypeError, EOFError) as error:
             return f"{name} can't be read: {error}"
-        if values.shape != sent[name].shape or values.dtype != sent[name].dtype:
+        if values.shape != spec.shape or values.dtype != spec.dtype:
             return f"{name} holds {values.dtype}{list(values.shape)}, not what it says"
         if not np.isfinite(values).all():
             return f"{name} has values that are not finite"
     return None
 
 
-def update_norm(arrays: ArrayRecord, sent: Weights) -> float:
-    """Euclidean norm of what a client changed, over all arrays, in float64."""
-    changes = (array.numpy().astype(np.float64) - sent[name] for name, array in arrays.items())
-    return float(np.sqrt(sum(np.sum(change**2) for change in changes)))
+def specs_of(arrays: Weights) -> Specs:
+    """Shape and type of each array."""
+    return {name: Spec(array.shape, array.dtype) for name, array in arrays.items()}
 
 
 def largest_norm(norms: Sequence[float], task: FederatedTask) -> float:
     """The largest norm that is accepted in a round with these norms."""
     if task.max_update_norm is not None:
         return task.max_update_norm
-    if len(norms) < NORM_LEAST:
+    if len(norms) < NORM_LEAST or isinstance(task.privacy, CentralDP):  # which clips instead
         return float("inf")
     return NORM_FACTOR * float(np.median(norms))

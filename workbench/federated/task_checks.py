@@ -1,0 +1,135 @@
+"""What a task refuses, and its own rows as plain values."""
+
+import json
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from workbench.federated.options import FAMILIES
+from workbench.federated.options.compatible import check_compatible
+
+#: Data that come with the project, and the columns that hold the text of each.
+DATASETS = {"chatterbot": ("question", "answer"), "sotu": ("text",)}
+CHOICES = {
+    "optimizer": ("adamw", "sgd"),
+    "tune": ("lora",),
+    "eval_split": ("test", "validation"),
+}
+
+
+def check_task(task: Any) -> None:
+    """Refuse a task that no run can have; in order: words, numbers, data, options."""
+    _check_choices(task)
+    _check_numbers(task)
+    _check_data(task)
+    _check_options(task)
+
+
+def as_rows(data: Any) -> tuple[dict[str, Any], ...]:
+    """Own data as a tuple of dicts with plain values; takes dicts or a DataFrame."""
+    if hasattr(data, "to_dict") and hasattr(data, "columns"):
+        data = data.to_dict("records")
+    if isinstance(data, Mapping) or not isinstance(data, Iterable):
+        raise ValueError(
+            f"dataset is a {type(data).__name__}; give one of {list(DATASETS)}, a list of dicts or "
+            "a DataFrame, with a column 'client' and 'question', 'answer' or 'text'."
+        )
+    rows = tuple(dict(row) for row in data)
+    if not rows:
+        raise ValueError("dataset has 0 rows; a run needs at least 2 for each client.")
+    try:
+        return tuple(json.loads(json.dumps(rows, default=_plain)))
+    except TypeError as error:
+        raise ValueError(f"dataset has a value that JSON can't hold: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} {value!r}")
+
+
+def text_columns(task: Any) -> tuple[str, ...]:
+    """The columns that hold the task's text: question and answer, or text."""
+    if isinstance(task.dataset, str):
+        return DATASETS[task.dataset]
+    columns = set.intersection(*(set(row) for row in task.dataset))
+    return ("question", "answer") if {"question", "answer"} <= columns else ("text",)
+
+
+def _check_choices(task: Any) -> None:
+    for name, allowed in CHOICES.items():
+        if getattr(task, name) not in allowed:
+            raise ValueError(f"{name}={getattr(task, name)!r}; it is one of {list(allowed)}.")
+    if not isinstance(task.model, str) or not task.model:
+        raise ValueError(f"model={task.model!r}; give a name, a folder or an id.")
+
+
+def _check_numbers(task: Any) -> None:
+    at_least = {"seed": 0} | {f.name: 1 for f in fields(task) if f.type is int and f.name != "seed"}
+    if task.eval_examples is not None:
+        at_least["eval_examples"] = 2  # a question alone has no wrong answer beside it
+    for name, least in at_least.items():
+        value = getattr(task, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name}={value!r}; it is a whole number of at least {least}.")
+    for name in ("lr", "lora_scale", "max_update_norm"):
+        value = getattr(task, name)
+        if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
+            raise ValueError(f"{name}={value!r}; it is a finite number above 0.")
+    if task.clients_per_round > task.num_clients:
+        raise ValueError(
+            f"clients_per_round={task.clients_per_round} of num_clients={task.num_clients}; a "
+            "client trains once in a round, so take at most all of them."
+        )
+    if task.min_clients > task.clients_per_round:
+        raise ValueError(
+            f"min_clients={task.min_clients} with clients_per_round={task.clients_per_round}; no "
+            "round could go on. Lower the first or raise the second."
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_data(task: Any) -> None:
+    if isinstance(task.dataset, str):
+        if task.dataset not in DATASETS:
+            raise ValueError(
+                f"dataset={task.dataset!r}; it is one of {list(DATASETS)}, or your own rows."
+            )
+    else:
+        needed = {"client", *text_columns(task)}
+        for number, row in enumerate(task.dataset):
+            if missing := {name for name in needed if not str(row.get(name) or "").strip()}:
+                raise ValueError(
+                    f"row {number} of dataset has no {sorted(missing)}; each row needs 'client' "
+                    "and either 'question' and 'answer', or 'text'."
+                )
+    if task.model == "minilm" and text_columns(task) == ("text",):
+        raise ValueError(
+            "model='minilm' is an encoder and learns to find the answer to a question; the data "
+            "hold running text. Take 'smollm2-135m', or data with 'question' and 'answer'."
+        )
+
+
+def _check_options(task: Any) -> None:
+    options = {family: getattr(task, family) for family in FAMILIES}
+    for option in filter(None, options.values()):
+        if not option.available:
+            raise ValueError(f"{option!r} is not available yet; leave {option.family} out.")
+        option.check_task(task)
+    if task.tune not in task.method.tunes:
+        raise ValueError(
+            f"{task.method!r} with tune={task.tune!r}; it works with {list(task.method.tunes)}."
+        )
+    check_compatible(options)
+    if task.privacy is not None and task.privacy.delta >= 1 / task.num_clients:
+        warnings.warn(
+            f"delta={task.privacy.delta:g} is not below 1/num_clients = {1 / task.num_clients:g}: "
+            "a mechanism that publishes one client at random would pass. Take a smaller one.",
+            stacklevel=5,
+        )

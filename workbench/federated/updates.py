@@ -1,0 +1,153 @@
+"""An update's way: clipped, made noisy and compressed by a client, decoded by the server."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, MetricRecord, RecordDict
+
+from workbench.federated.accounting import local_multiplier
+from workbench.federated.client_memory import (
+    FEEDBACK,
+    METHOD,
+    ClientMemory,
+    is_stateful,
+    named,
+    part,
+)
+from workbench.federated.methods.base import Arrays, Update, model_part
+from workbench.federated.options.compression import Specs
+from workbench.federated.options.privacy import LocalDP
+from workbench.federated.partition import NOISE, generator
+from workbench.federated.task import FederatedTask
+from workbench.federated.traffic import (
+    ARRAYS,
+    EXAMPLES,
+    METRICS,
+    STATE_ROUND,
+    TRAIN_LOSS,
+    arrays_fault,
+    metrics_fault,
+    reply,
+    specs_of,
+    unpack,
+    wire_specs,
+)
+
+
+class RefusedError(ValueError):
+    """An update that can't be used; says why."""
+
+
+def client_update(learner: Any, sent: Arrays, client: int, number: int, run_dir: str) -> RecordDict:
+    """Train one client in one round and make what it sends; what it keeps is written first."""
+    task, memory, last = learner.task, {}, None
+    if is_stateful(task):
+        last, memory = ClientMemory(run_dir, client).before(number)
+    trained = task.method.train(learner, sent, client, number, part(memory, METHOD))
+    arrays, feedback = sendable(task, trained.arrays, sent, client, number, part(memory, FEEDBACK))
+    if is_stateful(task):
+        kept = named(trained.memory, METHOD) | named(feedback, FEEDBACK)
+        ClientMemory(run_dir, client).write(number, kept)
+    return reply(arrays, trained.loss, len(learner.clients[client].train), last)
+
+
+def sendable(
+    task: FederatedTask, arrays: Arrays, sent: Arrays, client: int, number: int, feedback: Arrays
+) -> tuple[Arrays, Arrays]:
+    """What travels of a client's arrays, and what compression left for the next time."""
+    if task.privacy is None and task.attack is None and task.compression is None:
+        return arrays, {}
+    reference = task.method.reference(sent, client)
+    delta = {name: arrays[name] - reference[name] for name in reference}
+    if task.privacy is not None:
+        delta = clipped(delta, task.privacy.clip_norm)
+    if isinstance(task.privacy, LocalDP):
+        delta = _noisy(delta, task, client, number)
+    if task.attack is not None:
+        delta = task.attack.update(delta, client)
+    if task.compression is None:
+        return {name: reference[name] + delta[name] for name in reference}, {}
+    if task.compression.stateful and feedback:
+        delta = {name: array + feedback[name] for name, array in delta.items()}
+    encoded = task.compression.encode(delta)
+    if not task.compression.stateful:
+        return encoded, {}
+    decoded = task.compression.decode(encoded, specs_of(delta))
+    return encoded, {name: array - decoded[name] for name, array in delta.items()}
+
+
+def norm_of(delta: Arrays) -> float:
+    """Euclidean norm over all arrays, in float64."""
+    return float(np.sqrt(sum(np.sum(np.square(a, dtype=np.float64)) for a in delta.values())))
+
+
+def clipped(delta: Arrays, most: float) -> Arrays:
+    """The change times ``min(1, most / norm)``, all arrays with one factor, 0-d ones too."""
+    norm = norm_of(delta)
+    if not norm > most:
+        return delta
+    return {name: (array * (most / norm)).astype(array.dtype) for name, array in delta.items()}
+
+
+def _noisy(delta: Arrays, task: FederatedTask, client: int, number: int) -> Arrays:
+    draw = generator(task.seed, NOISE, number, client + 1)
+    sigma = local_multiplier(task.privacy) * task.privacy.clip_norm
+    return {
+        name: (array + draw.normal(0.0, sigma, array.shape)).astype(array.dtype)
+        for name, array in delta.items()
+    }
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the server awaits of a client: changes of these arrays, in this form on the wire."""
+
+    reference: Arrays
+    wire: Specs
+    stateful: bool
+
+    @classmethod
+    def of(cls, task: FederatedTask, sent: Arrays, client: int) -> "Expected":
+        """What a client that got ``sent`` answers."""
+        reference = task.method.reference(sent, client)
+        return cls(reference, wire_specs(task, specs_of(reference)), is_stateful(task))
+
+
+def read_update(
+    task: FederatedTask, content: RecordDict, expected: Expected, client: int
+) -> Update:
+    """What the server makes of a reply; `RefusedError` says why it can't be used."""
+    if not isinstance(content.get(ARRAYS), ArrayRecord):
+        raise RefusedError(f"no arrays in the reply, only {sorted(content)}")
+    if not isinstance(content.get(METRICS), MetricRecord):
+        raise RefusedError(f"no metrics in the reply, only {sorted(content)}")
+    metrics, arrays = content[METRICS], content[ARRAYS]
+    if reason := metrics_fault(metrics, expected.stateful) or arrays_fault(arrays, expected.wire):
+        raise RefusedError(reason)
+    values = unpack(arrays)
+    if task.compression is not None:
+        values = _decoded(task, values, expected.reference)
+    return Update(client, values, metrics[EXAMPLES], metrics[TRAIN_LOSS])
+
+
+def _decoded(task: FederatedTask, arrays: Arrays, reference: Arrays) -> Arrays:
+    try:
+        delta = task.compression.decode(arrays, specs_of(reference))
+    except ValueError as error:
+        raise RefusedError(str(error)) from None
+    if not all(np.isfinite(array).all() for array in delta.values()):
+        raise RefusedError("the change has values that are not finite")
+    return {name: reference[name] + delta[name] for name in reference}
+
+
+def change_norm(update: Update, reference: Arrays) -> float:
+    """Euclidean norm of what a client changed of the model, in float64."""
+    mine = model_part(update.arrays)
+    return norm_of({n: a.astype(np.float64) - reference[n] for n, a in mine.items()})
+
+
+def state_round(metrics: Mapping[str, Any]) -> int:
+    """The round whose state a client started from; 0 for none."""
+    return int(metrics.get(STATE_ROUND, 0))
