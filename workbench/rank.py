@@ -47,13 +47,8 @@ def rank_step(
     seconds = []
     for _ in range(repeats):
         step.reset()
-        if comm.group is not None:
-            dist.barrier(comm.group)
-        started = time.perf_counter()
-        y, layout, loss = step.run()
-        if y.is_cuda:
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
+        taken, (y, layout, loss) = timed_run(step)
+        seconds.append(taken)
     return {
         "output": y.detach().cpu(),
         "layout": step.held(layout),
@@ -65,6 +60,17 @@ def rank_step(
         "log": comm.log,
         "seconds": seconds,
     }
+
+
+def timed_run(step: "RankStep") -> tuple[float, tuple[Tensor, Layout, Tensor]]:
+    """Run a step that all ranks begin together; its seconds on this rank [s], and what it gives."""
+    if step.world.group is not None:
+        dist.barrier(step.world.group)
+    started = time.perf_counter()
+    result = step.run()
+    if result[0].is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, result
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from workbench.cluster import Cluster
 from workbench.comm import Comm
 from workbench.cost import Cost, predict
-from workbench.launch import run_local
-from workbench.rank import rank_step
+from workbench.launch import local_device, run_local
+from workbench.rank import RankStep, timed_run
 from workbench.strategies import choose_shard, select
 from workbench.transformer import TransformerSpec
 
@@ -99,13 +99,22 @@ def check(
 
 
 def _seconds(rank: int, comm: Comm, points: Sequence[Point], repeats: int) -> list[list[float]]:
-    """Seconds of each repeat of each point, on one rank."""
-    found = []
+    """Seconds of each repeat of each point, on one rank.
+
+    All points are run in turn, round after round: a slow spell of the machine is no single point's.
+    """
+    steps = []
     for q in points:
         cls = select(q.strategy, q.spec, q.p)
         shard = choose_shard(cls, q.spec, q.p, q.spec.branches, None)
-        found.append(rank_step(comm, q.spec, cls, "float32", 0, shard, repeats + 1)["seconds"][1:])
-    return found
+        steps.append(RankStep(comm, q.spec, cls, "float32", 0, shard, local_device()))
+    found: list[list[float]] = [[] for _ in points]
+    for _ in range(repeats + 1):  # the first round warms up
+        for times, step in zip(found, steps, strict=True):
+            step.reset()
+            times.append(timed_run(step)[0])
+            step.reset()
+    return [times[1:] for times in found]
 
 
 def median_error(rows: Sequence[Checked]) -> float:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from workbench.calibration.links import KINDS
 from workbench.comm import Comm
 from workbench.launch import local_device
 from workbench.rank import RankStep
@@ -54,10 +53,9 @@ class Sizes(NamedTuple):
     messages: Sequence[int]
 
     def count(self, p: int) -> int:
-        """How many things are timed on one rank, and then on ``p``."""
-        kinds = len(self.products) + len(self.attentions) + 2 * len(self.streams)
-        kinds += len(self.layers)
-        return kinds + (p > 1) * (kinds + len(KINDS) * len(self.messages) + 1)
+        """How many rounds are made on one rank, and then on ``p``."""
+        rounds = self.repeats + 1
+        return rounds + (p > 1) * (2 * rounds + 1)
 
 
 #: Source: steps of 0.1 to 1 s on one core of a CPU are made of such kernels.
@@ -68,7 +66,7 @@ USUAL = Sizes(
         (64, 8, 16, 16), (32, 8, 64, 16), (8, 8, 256, 16), (64, 8, 32, 32), (8, 8, 128, 32),
         (4, 8, 512, 32),
     ),
-    streams=(2**16, 2**18, 2**20),
+    streams=(2**15, 2**17, 2**19),
     layers=(1, 2, 4),
     messages=tuple(2**k for k in range(12, 23, 2)),
 )  # fmt: skip
@@ -94,17 +92,25 @@ def chains(sizes: Sizes, dtype: str) -> Iterator[Chain]:
         yield launches(layers, dtype, device)
 
 
-def timed(chain: Chain, repeats: int, fence: Callable[[], None]) -> list[float]:
-    """Seconds of each repeat [s], after one that warms up; ``fence`` runs ahead of each."""
-    found = []
+def timed(
+    chain_list: Sequence[Chain], repeats: int, fence: Callable[[], None], tick: Callable[[], None]
+) -> list[list[float]]:
+    """Seconds of each chain's repeats [s], after one that warms up; ``fence`` runs ahead of each.
+
+    All chains are run in turn, round after round, so that a slow spell of the machine is no single
+    chain's. ``tick`` is called after each round.
+    """
+    found: list[list[float]] = [[] for _ in chain_list]
     for _ in range(repeats + 1):
-        fence()
-        started = time.perf_counter()
-        chain.run()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        found.append((time.perf_counter() - started) / chain.parts)
-    return found[1:]
+        for times, chain in zip(found, chain_list, strict=True):
+            fence()
+            started = time.perf_counter()
+            chain.run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            times.append((time.perf_counter() - started) / chain.parts)
+        tick()
+    return [times[1:] for times in found]
 
 
 class _Maker(NamedTuple):
@@ -142,22 +148,30 @@ class _Maker(NamedTuple):
         return Chain("attention", PRODUCTS * 2 * length * channels, run, rows)
 
     def elementwise(self, elements: int) -> Chain:
-        """A norm, a GELU, a bias and a residual, and the gradients of the first two."""
-        width = 128
+        """What a stage has besides products and attention, in its proportions.
+
+        An attention and an MLP: two norms, biases and residuals, a GELU of hidden units that are
+        four times as wide, and their gradients.
+        """
+        width, ratio = 128, 4
         x, other = self._new(elements // width, width), self._new(elements // width, width)
+        hidden, grad = (self._new(elements // width, ratio * width) for _ in range(2))
         weight, bias = self._new(width), self._new(width)
 
-        def run():
+        def around():
             h, mean, spread = aten.native_layer_norm(x, (width,), weight, bias, 1e-5)
-            hidden = aten.gelu(h)
-            y = x + hidden + bias
-            dh = aten.gelu_backward(other, h)
+            y = x + (h + bias)
             dx = aten.native_layer_norm_backward(
-                dh, x, (width,), mean, spread, weight, bias, (True, True, True)
+                other, x, (width,), mean, spread, weight, bias, (True, True, True)
             )
-            return hidden, y, dx, dx[0] + other
+            return h, y, dx[0] + other, other.sum(0)
 
-        passes = 2 + 2 + 3 + 2 + 3 + 3 + 3
+        def run():
+            made = around(), aten.gelu(hidden), around()
+            back = aten.gelu_backward(grad, hidden)
+            return made, back, back.sum(0)
+
+        passes = 2 * (2 + 2 + 3 + 3 + 3 + 1) + ratio * (2 + 3 + 1)
         return Chain("elementwise", passes * elements * x.element_size(), run)
 
     def copies(self, elements: int) -> Chain:

@@ -14,6 +14,8 @@ from workbench.transfer import Pair, send_and_receive
 
 #: Collectives that steps make.
 KINDS = tuple(SENT_PER_INPUT_BYTE)
+#: Rows of a matrix whose square keeps a core busy for some milliseconds, as steps do in between.
+_SIDE = 512
 
 
 def collective(kind: str, comm: Comm, input_bytes: int) -> Callable[[], object]:
@@ -42,16 +44,29 @@ def _summed(send: Tensor, received: Tensor, group: dist.ProcessGroup) -> Tensor:
     return received[0]
 
 
-def timed(kind: str, comm: Comm, input_bytes: int, repeats: int) -> list[float]:
-    """Seconds of each repeat on this rank [s], after two that warm up; all ranks begin together."""
-    run, found = collective(kind, comm, input_bytes), []
-    for _ in range(repeats + 2):
-        dist.barrier(comm.group)
-        started = time.perf_counter()
-        run()
-        _fence()
-        found.append(time.perf_counter() - started)
-    return found[2:]
+def timed(
+    asked: Sequence[tuple[str, int]], comm: Comm, repeats: int, tick: Callable[[], None]
+) -> list[list[float]]:
+    """Seconds of each (kind, input bytes) on this rank [s], round after round.
+
+    As in a step each comes after some computing, from which no two ranks come at the same time: a
+    rank's time has its waiting for the last one in it. A first round warms up. ``tick`` is called
+    after each round.
+    """
+    x = torch.ones(_SIDE, _SIDE, device=local_device())
+    runs = [collective(kind, comm, size) for kind, size in asked]
+    found: list[list[float]] = [[] for _ in runs]
+    for _ in range(repeats + 1):
+        for times, run in zip(found, runs, strict=True):
+            dist.barrier(comm.group)
+            torch.mm(x, x)
+            _fence()
+            started = time.perf_counter()
+            run()
+            _fence()
+            times.append(time.perf_counter() - started)
+        tick()
+    return [times[1:] for times in found]
 
 
 def overlaps(comm: Comm, input_bytes: int, repeats: int) -> list[float]:

@@ -47,10 +47,11 @@ class Measured:
     memory_bytes : int
         What a rank has: its GPU's memory, or an equal share of the machine's.
     alone, together : tuple of Row
-        Kernels: of one rank while no other works, and of each of ``p`` (their mean). Sizes are
-        flops, bytes or launches.
+        Kernels: of one rank while no other works, and of each of ``p`` at once. Sizes are flops,
+        bytes or launches; times are means over the ranks, as those of ``links``.
     links : tuple of Row
-        Collectives of ``p`` ranks: the slowest rank's times. Sizes are bytes that a rank sends.
+        Collectives of ``p`` ranks, waiting for the last one included. Sizes are bytes that a rank
+        sends.
     overlaps : tuple of float
         How much of a transfer hid behind products, repeat by repeat; mean of the ranks.
     """
@@ -82,8 +83,8 @@ def measure(
     first = ranks[0]
     return Measured(
         p, dtype, first.backend, first.device, first.memory_bytes // (1 if first.own else p),
-        tuple(alone.kernels), _joined([rank.kernels for rank in ranks], statistics.fmean),
-        _joined([rank.links for rank in ranks], max),
+        tuple(alone.kernels), _means([rank.kernels for rank in ranks]),
+        _means([rank.links for rank in ranks]),
         tuple(map(statistics.fmean, zip(*(rank.overlaps for rank in ranks), strict=True))),
     )  # fmt: skip
 
@@ -101,19 +102,19 @@ class _Rank(NamedTuple):
 
 
 def _on_rank(rank: int, comm: Comm, sizes: Sizes, dtype: str, tick: Callable[[], None]) -> _Rank:
-    done, sent, hidden = [], [], []
+    sent, hidden = [], []
     step = tick if rank == 0 else lambda: None
-    for chain in kernels.chains(sizes, dtype):
-        together = partial(dist.barrier, comm.group)
-        done.append(Row(chain.kind, chain.work, kernels.timed(chain, sizes.repeats, together)))
-        step()
-    for kind in links.KINDS if comm.size > 1 else ():
-        for size in links.sizes_for(comm.size, sizes.messages):
-            times = links.timed(kind, comm, size, sizes.repeats)
-            sent.append(Row(kind, sent_bytes(kind, size, comm.size), times))
-            step()
+    made = list(kernels.chains(sizes, dtype))
+    times = kernels.timed(made, sizes.repeats, partial(dist.barrier, comm.group), step)
+    done = [Row(c.kind, c.work, tuple(t)) for c, t in zip(made, times, strict=True)]
     if comm.size > 1:
-        hidden = links.overlaps(comm, sizes.messages[-1], sizes.repeats)
+        even = links.sizes_for(comm.size, sizes.messages)
+        asked = [(kind, size) for kind in links.KINDS for size in even]
+        for (kind, size), t in zip(
+            asked, links.timed(asked, comm, sizes.repeats, step), strict=True
+        ):
+            sent.append(Row(kind, sent_bytes(kind, size, comm.size), tuple(t)))
+        hidden = links.overlaps(comm, even[-1], sizes.repeats)
         step()
     device, backend = local_device(), dist.get_backend(comm.group)
     if device.type == "cuda":
@@ -123,10 +124,15 @@ def _on_rank(rank: int, comm: Comm, sizes: Sizes, dtype: str, tick: Callable[[],
     return _Rank(done, sent, hidden, backend, "a core", memory, own=False)
 
 
-def _joined(ranks: list[list[Row]], how: Callable) -> tuple[Row, ...]:
-    """The same rows of all ranks as one each: repeat by repeat the mean or the slowest."""
+def _means(ranks: list[list[Row]]) -> tuple[Row, ...]:
+    """The same rows of all ranks as one each, repeat by repeat their mean.
+
+    A step is as long as a mean rank computes, sends and waits.
+    """
     return tuple(
-        rows[0]._replace(seconds=tuple(map(how, zip(*(row.seconds for row in rows), strict=True))))
+        rows[0]._replace(
+            seconds=tuple(map(statistics.fmean, zip(*(r.seconds for r in rows), strict=True)))
+        )
         for rows in zip(*ranks, strict=True)
     )
 
