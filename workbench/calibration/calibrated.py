@@ -54,7 +54,10 @@ def calibrate(
 
     Notes
     -----
-    Whatever else runs on the machine is measured with it. More ranks than cores take turns.
+    Whatever else runs on the machine is measured with it: predictions hold while that stays so.
+    More ranks than cores take turns. A collective is timed after some milliseconds of computing,
+    so that its latency has the usual waiting for the last rank in it. Left out: other lengths of
+    computing, after which ranks are more or less late.
 
     Examples
     --------

@@ -60,8 +60,8 @@ class Sizes(NamedTuple):
 
 #: Source: steps of 0.1 to 1 s on one core of a CPU are made of such kernels.
 USUAL = Sizes(
-    repeats=11,
-    products=((512, 128), (2048, 128), (1024, 256), (4096, 256)),
+    repeats=9,
+    products=((512, 128), (2048, 128), (1024, 256), (2048, 256)),
     attentions=(
         (64, 8, 16, 16), (32, 8, 64, 16), (8, 8, 256, 16), (64, 8, 32, 32), (8, 8, 128, 32),
         (4, 8, 512, 32),
