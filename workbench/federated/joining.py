@@ -42,7 +42,8 @@ def private_mean(
     joined = {}
     for name, array in reference.items():
         noise = draw.normal(0.0, sigma, array.shape)
-        joined[name] = (array + (total[name] + noise) / task.clients_per_round).astype(array.dtype)
+        moved = array + (total[name] + noise) / task.clients_per_round
+        joined[name] = np.asarray(moved, array.dtype)
     return joined
 
 
@@ -56,7 +57,7 @@ def defended(task: FederatedTask, server: ServerState, updates: Sequence[Update]
 
 def _changes(updates: Sequence[Update], reference: Arrays) -> list[Arrays]:
     return [
-        {name: update.arrays[name].astype(np.float64) - a for name, a in reference.items()}
+        {n: np.asarray(update.arrays[n].astype(np.float64) - a) for n, a in reference.items()}
         for update in updates
     ]
 

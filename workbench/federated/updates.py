@@ -60,7 +60,7 @@ def sendable(
     if task.privacy is None and task.attack is None and task.compression is None:
         return arrays, {}
     reference = task.method.reference(sent, client)
-    delta = {name: arrays[name] - reference[name] for name in reference}
+    delta = {name: np.asarray(arrays[name] - reference[name]) for name in reference}
     if task.privacy is not None:
         delta = clipped(delta, task.privacy.clip_norm)
     if isinstance(task.privacy, LocalDP):
@@ -68,7 +68,7 @@ def sendable(
     if task.attack is not None:
         delta = task.attack.update(delta, client)
     if task.compression is None:
-        return {name: reference[name] + delta[name] for name in reference}, {}
+        return {name: np.asarray(reference[name] + delta[name]) for name in reference}, {}
     if task.compression.stateful and feedback:
         delta = {name: array + feedback[name] for name, array in delta.items()}
     encoded = task.compression.encode(delta)
@@ -88,14 +88,15 @@ def clipped(delta: Arrays, most: float) -> Arrays:
     norm = norm_of(delta)
     if not norm > most:
         return delta
-    return {name: (array * (most / norm)).astype(array.dtype) for name, array in delta.items()}
+    factor = most / norm
+    return {name: np.asarray(array * factor, array.dtype) for name, array in delta.items()}
 
 
 def _noisy(delta: Arrays, task: FederatedTask, client: int, number: int) -> Arrays:
     draw = generator(task.seed, NOISE, number, client + 1)
     sigma = local_multiplier(task.privacy) * task.privacy.clip_norm
     return {
-        name: (array + draw.normal(0.0, sigma, array.shape)).astype(array.dtype)
+        name: np.asarray(array + draw.normal(0.0, sigma, array.shape), array.dtype)
         for name, array in delta.items()
     }
 
@@ -137,9 +138,11 @@ def _decoded(task: FederatedTask, arrays: Arrays, reference: Arrays) -> Arrays:
         delta = task.compression.decode(arrays, specs_of(reference))
     except ValueError as error:
         raise RefusedError(str(error)) from None
-    if not all(np.isfinite(array).all() for array in delta.values()):
+    with np.errstate(over="ignore"):
+        values = {name: np.asarray(reference[name] + delta[name]) for name in reference}
+    if not all(np.isfinite(array).all() for array in values.values()):
         raise RefusedError("the change has values that are not finite")
-    return {name: reference[name] + delta[name] for name in reference}
+    return values
 
 
 def change_norm(update: Update, reference: Arrays) -> float:

@@ -46,9 +46,13 @@ def as_option(family: str, value: Any) -> Option | None:
             f"{'' if family == 'method' else ', or None'}."
         )
     try:
-        return kinds[name](**numbers)
+        return kinds[name](**{k: _as_tuple(v) for k, v in numbers.items()})
     except TypeError as error:
         raise ValueError(f"{family}={value!r}: {error}") from None
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _plain(name: Any) -> str:

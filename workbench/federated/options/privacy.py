@@ -11,8 +11,6 @@ class Privacy(Option):
     """Privacy of a client; the family's base."""
 
     family: ClassVar[str] = "privacy"
-    clip_norm: float = 1.0
-    delta: float = 1e-5
 
     def check(self) -> None:
         check_number(self, "clip_norm")
