@@ -17,7 +17,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup lab test lint notebooks bench bench-peers clean
+.PHONY: help setup lab test lint notebooks federation bench bench-peers clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ lint: $(VENV)/.packages ## Check style and format, notebooks too
 
 notebooks: setup ## Run every notebook
 	WORKBENCH_SIZE=ci $(PY) -m pytest $(NBVAL) $(ARGS) notebooks $(wildcard tests/test_notebooks.py)
+
+federation: setup ## Fine-tune as a federation on this machine: SuperLink, SuperNodes, TLS (ARGS=--resume)
+	$(PY) -m workbench.federated.deploy $(ARGS)
 
 bench: setup ## Run the benchmarks one after another; they print ratios
 	@for script in benchmarks/[a-z]*.py; do \

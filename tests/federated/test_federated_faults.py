@@ -4,11 +4,12 @@ import dataclasses
 import logging
 import re
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from workbench.federated import server_app, simulate
+from workbench.federated import server_app, simulate, waiting
 from workbench.federated.history import same_weights
 from workbench.federated.in_process import InProcessGrid
 from workbench.federated.learner import Learner
@@ -148,15 +149,45 @@ class Clock:
 
 
 def test_clients_that_never_join_end_the_run(everyone, monkeypatch):
-    monkeypatch.setattr(server_app, "time", Clock())
+    monkeypatch.setattr(waiting, "time", Clock())
     monkeypatch.setattr(server_app, "JOIN_TIMEOUT_S", 0.2)
     monkeypatch.setattr(InProcessGrid, "get_node_ids", lambda self: [1])
     with pytest.raises(TimeoutError, match=r"1 of 4 clients joined in 0.2 s"):
         simulate(everyone, progress=False)
 
 
+def test_a_round_waits_for_lost_clients_and_names_them(everyone, monkeypatch):
+    monkeypatch.setattr(waiting, "time", Clock())
+    monkeypatch.setattr(server_app, "JOIN_TIMEOUT_S", 0.2)
+    seen = iter([[1, 2, 3, 4], [2], [2]])
+    monkeypatch.setattr(InProcessGrid, "get_node_ids", lambda self: next(seen))
+    two = dataclasses.replace(everyone, min_clients=2)
+    lost = r"round 1: site 0, site 2, site 3 did not return in 0.2 s, and min_clients is 2"
+    with pytest.raises(TimeoutError, match=lost):
+        simulate(two, progress=False)
+
+
+def test_a_deployment_s_grid_may_fail_to_send_and_hide_who_failed():
+    """As Flower's HttpGrid: it goes through messages twice; an error comes from the SuperLink."""
+
+    class Grid(InProcessGrid):
+        def __init__(self):
+            pass
+
+        def push_messages(self, messages):
+            assert [*messages] == [*messages]
+            return ["a", None]
+
+        def pull_messages(self, ids):
+            assert ids == ["a"]
+            return [SimpleNamespace(metadata=SimpleNamespace(reply_to_message_id="a"))]
+
+    messages = (SimpleNamespace(metadata=SimpleNamespace(dst_node_id=i)) for i in (7, 8))
+    assert [node for node, _ in waiting.replies_to(Grid(), messages, 1.0)] == [7]
+
+
 def test_a_client_that_does_not_answer_in_time_is_left_out(everyone, monkeypatch):
-    monkeypatch.setattr(server_app, "time", Clock())
+    monkeypatch.setattr(waiting, "time", Clock())
     monkeypatch.setattr(server_app, "ROUND_TIMEOUT_S", 0.3)
     honest = InProcessGrid.pull_messages
 

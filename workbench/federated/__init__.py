@@ -14,6 +14,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 _HOME = {
     "FederatedTask": "task",
     "simulate": "simulation",
+    "run_deployment": "deploy",
+    "make_credentials": "credentials",
     "centralised": "baselines",
     "local_only": "baselines",
     "History": "history",

@@ -3,7 +3,6 @@
 import logging
 import pathlib
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +21,7 @@ from workbench.federated.lora import initial_adapter
 from workbench.federated.methods.base import Arrays, ServerState, Update
 from workbench.federated.options.privacy import CentralDP
 from workbench.federated.partition import SAMPLE, generator
+from workbench.federated.record import note_joined, recorded
 from workbench.federated.task import FederatedTask
 from workbench.federated.traffic import (
     METRICS,
@@ -38,13 +38,13 @@ from workbench.federated.updates import (
     read_update,
     state_round,
 )
+from workbench.federated.waiting import nodes_there, replies_to
 
 #: Keys of the run's config beside the task and the folder.
-PROGRESS, KEEP = "progress", "keep"
+PROGRESS, KEEP, RECORD = "progress", "keep", "record"
+JOIN_TIMEOUT, ROUND_TIMEOUT = "join-timeout-s", "round-timeout-s"
 #: How long the server waits for nodes to join, and for the replies of one exchange [s].
 JOIN_TIMEOUT_S, ROUND_TIMEOUT_S = 120.0, 3600.0
-#: How often it asks for replies that have not come yet [s].
-POLL_S = 0.05
 
 log = logging.getLogger(__name__)
 app = ServerApp()
@@ -55,7 +55,12 @@ def main(grid: Grid, context: Context) -> None:
     """Run the rounds of the run config's task; leave each in the run config's folder."""
     config = context.run_config
     task, run_dir = FederatedTask.from_json(str(config[TASK])), str(config[RUN_DIR])
-    Server(grid, task, run_dir, bool(config.get(PROGRESS, False)), bool(config[KEEP])).run()
+    with recorded(config.get(RECORD)):
+        server = Server(grid, task, run_dir, bool(config.get(PROGRESS, False)), bool(config[KEEP]))
+        server.join_timeout_s = float(config.get(JOIN_TIMEOUT, JOIN_TIMEOUT_S))
+        server.round_timeout_s = float(config.get(ROUND_TIMEOUT, ROUND_TIMEOUT_S))
+        server.record = config.get(RECORD)
+        server.run()
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,8 @@ class Server:
         self.nodes: dict[int, int] = {}
         self.names: dict[int, str] = {}
         self.used = np.zeros(task.num_clients, np.int64)  # each client's last used round
+        self.join_timeout_s, self.round_timeout_s = JOIN_TIMEOUT_S, ROUND_TIMEOUT_S
+        self.record: str | None = None
 
     def run(self) -> History:
         """Evaluate the pretrained start, then train, join and evaluate round by round.
@@ -119,22 +126,37 @@ class Server:
 
     def meet(self) -> None:
         """Wait until all clients have joined, and learn which node is which client."""
-        deadline = time.monotonic() + JOIN_TIMEOUT_S
-        while len(nodes := sorted(self.grid.get_node_ids())) < self.task.num_clients:
-            if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"{len(nodes)} of {self.task.num_clients} clients joined in "
-                    f"{JOIN_TIMEOUT_S:g} s: start the others, or lower num_clients."
-                )
-            time.sleep(POLL_S)
-        for reply in self.replies(Message(RecordDict(), node, MessageType.QUERY) for node in nodes):
+        wanted = self.task.num_clients
+        nodes = nodes_there(self.grid, lambda there: len(there) >= wanted, self.join_timeout_s)
+        if len(nodes) < wanted:
+            raise TimeoutError(
+                f"{len(nodes)} of {wanted} clients joined in {self.join_timeout_s:g} s: "
+                "start the others, or lower num_clients."
+            )
+        asked = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
+        for node, reply in replies_to(self.grid, asked, self.round_timeout_s):
             if not reply.has_content():
                 raise RuntimeError(f"a client could not start: {reply.error.reason}")
             record = reply.content[CLIENT]
-            self.nodes[record[PARTITION]] = reply.metadata.src_node_id
+            self.nodes[record[PARTITION]] = node
             self.names[record[PARTITION]] = record["name"]
-        if missing := set(range(self.task.num_clients)) - set(self.nodes):
+        if missing := set(range(wanted)) - set(self.nodes):
             raise RuntimeError(f"no node is the client with {PARTITION} {sorted(missing)}")
+        note_joined(self.record)
+
+    def wait_for(self, chosen: list[int], number: int) -> None:
+        """Wait until enough of a round's clients are there: those that were lost may return."""
+        needed = min(self.task.min_clients, len(chosen))
+        asked = {self.nodes[client]: self.names[client] for client in chosen}
+        there = nodes_there(
+            self.grid, lambda there: len(asked.keys() & set(there)) >= needed, self.join_timeout_s
+        )
+        if len(asked.keys() & set(there)) < needed:
+            lost = ", ".join(name for node, name in asked.items() if node not in there)
+            raise TimeoutError(
+                f"round {number}: {lost} did not return in {self.join_timeout_s:g} s, and "
+                f"min_clients is {self.task.min_clients}."
+            )
 
     def round(
         self, server: ServerState, number: int, before: tuple[Round, ...]
@@ -143,6 +165,7 @@ class Server:
         started = time.perf_counter()
         self.bar.set_description(f"round {number} of {self.task.rounds}: training")
         chosen = sample(self.task, number)
+        self.wait_for(chosen, number)
         sent = {client: self.method.outgoing(server, client) for client in chosen}
         answers = self.exchange(sent, number, MessageType.TRAIN)
         valid, failed = self.accept(answers, sent)
@@ -238,9 +261,10 @@ class Server:
         partition = {node: client for client, node in self.nodes.items()}
         sent = {partition[m.metadata.dst_node_id]: count_bytes(m) for m in messages}
         replies, received = {}, 0
-        failed = dict.fromkeys(sent, f"no answer within {ROUND_TIMEOUT_S:g} s")
-        for reply in self.replies(messages):
-            client = partition[reply.metadata.src_node_id]
+        failed = dict.fromkeys(sent, f"no answer within {self.round_timeout_s:g} s")
+        for node, reply in replies_to(self.grid, messages, self.round_timeout_s):
+            self.bar.update()
+            client = partition[node]
             received += count_bytes(reply)
             if reply.has_content():
                 replies[client] = reply
@@ -253,20 +277,6 @@ class Server:
             sum(sent.values()),
             received,
         )
-
-    def replies(self, messages: Iterable[Message]) -> Iterator[Message]:
-        """Send messages; yield each reply as it comes, until all have or the time is over."""
-        waiting = set(self.grid.push_messages(messages))
-        deadline = time.monotonic() + ROUND_TIMEOUT_S
-        while waiting and time.monotonic() < deadline:
-            arrived = list(self.grid.pull_messages(waiting))
-            for reply in arrived:
-                waiting.discard(reply.metadata.reply_to_message_id)
-                if reply.metadata.message_type != MessageType.QUERY:
-                    self.bar.update()
-                yield reply
-            if not arrived:
-                time.sleep(POLL_S)
 
 
 def sample(task: FederatedTask, number: int) -> list[int]:

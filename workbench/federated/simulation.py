@@ -78,8 +78,13 @@ def simulate(
             run = _in_process if engine == "in-process" else _ray
             with _quiet_flower():
                 run(task, config)
-        history = History.load(checkpoint.round_folder(folder, task.rounds), task)
-        return replace(history, personal=_personal(history, folder))
+        return finished(task, folder)
+
+
+def finished(task: FederatedTask, folder: pathlib.Path) -> History:
+    """The history that a whole run has left in its folder, with the clients' own models."""
+    history = History.load(checkpoint.round_folder(folder, task.rounds), task)
+    return replace(history, personal=_personal(history, folder))
 
 
 @contextmanager
