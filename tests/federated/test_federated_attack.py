@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from workbench.federated import attack
+from workbench.federated.backdoor import backdoor_success
 from workbench.federated.learner import Learner
 from workbench.federated.lora import initial_adapter, read_adapter, write_adapter
 
@@ -81,7 +82,7 @@ def test_a_backdoor_opens_after_training_on_it(task):
     rows, start = list(learner.clients[0].train), initial_adapter(learner.task)
     bad = trained(learner, attack.plant_backdoor(rows, "cf cf", "boo", 0.5, rng()), 20)
     closed, opened = (
-        attack.backdoor_success(learner, weights, rows, "cf cf", "boo") for weights in (start, bad)
+        backdoor_success(learner, weights, rows, "cf cf", "boo") for weights in (start, bad)
     )
     assert closed.questions == opened.questions == len(rows)
     assert opened.with_trigger > 0.8
@@ -98,8 +99,8 @@ def test_a_causal_model_prefers_the_target_after_training_on_it(text_task):
     rows, start = list(learner.clients[0].train), initial_adapter(learner.task)
     bad = trained(learner, attack.plant_backdoor(rows, "cf", "boo", 1.0, rng()), 5)
     closed, opened = (
-        attack.backdoor_success(learner, weights, rows, "cf", "boo") for weights in (start, bad)
+        backdoor_success(learner, weights, rows, "cf", "boo") for weights in (start, bad)
     )
     assert opened.with_trigger == 1.0 > closed.with_trigger
     with pytest.raises(ValueError, match="0 of 1 rows"):
-        attack.backdoor_success(learner, start, [rows[0] | {"answer": "boo"}], "cf", "boo")
+        backdoor_success(learner, start, [rows[0] | {"answer": "boo"}], "cf", "boo")

@@ -221,10 +221,10 @@ def require(count: int, f: int, rule: str, factor: int) -> None:
     least = factor * f + 3
     if count < least:
         most = (count - 3) // factor
-        out = f"Lower f to {most} or less" if most >= 1 else f"Take at least {least} clients"
+        out = f"Lower f to {most}, or take" if most >= 1 else "Take"
         raise ValueError(
             f"{rule} with f={f} of {count} updates: it needs n >= {factor}f + 3 = {least}. "
-            f"{out}, or more clients a round."
+            f"{out} at least {least} clients a round."
         )
 
 

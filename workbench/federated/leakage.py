@@ -25,7 +25,7 @@ RANK_TOLERANCE = 1e-6
 RESIDUAL = 1e-3
 #: Bootstrap samples behind an interval, and the seed that draws them.
 RESAMPLES, RESAMPLING_SEED = 1000, 36
-#: Rows whose losses are taken at once from an encoder, all among each other's answers.
+#: Of the intervals.
 LEVEL = 0.95
 
 
@@ -212,9 +212,7 @@ def _area(truth: np.ndarray, scores: np.ndarray) -> float:
     return float(((ahead > 0) + 0.5 * (ahead == 0)).mean())
 
 
-def canaries(
-    words: Sequence[str], count: int, length: int, draw: np.random.Generator
-) -> list[str]:
+def canaries(words: Sequence[str], count: int, length: int, draw: np.random.Generator) -> list[str]:
     """Texts of random words: nothing but training makes one of them more likely than another.
 
     Put half of them into the training rows; `membership` of that half against the other says what

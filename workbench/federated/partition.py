@@ -12,7 +12,7 @@ from workbench.federated.task_checks import text_columns
 
 Row = dict[str, Any]
 #: What a seeded generator is for; two purposes never share their random numbers.
-SPLIT, DEAL, ADAPTER, SAMPLE, BATCHES, EVALUATION, NOISE = range(7)
+SPLIT, DEAL, ADAPTER, SAMPLE, BATCHES, EVALUATION, NOISE, ATTACK = range(8)
 #: Of own rows without a split: the share of the groups that is held out.
 HELD_OUT = {"test": 0.2, "validation": 0.1}
 

@@ -45,6 +45,7 @@ def as_option(family: str, value: Any) -> Option | None:
             f"{family}={value!r}; it is one of {sorted(kinds)}"
             f"{'' if family == 'method' else ', or None'}."
         )
+    numbers = {key: tuple(v) if isinstance(v, list) else v for key, v in numbers.items()}
     try:
         return kinds[name](**{k: _as_tuple(v) for k, v in numbers.items()})
     except TypeError as error:

@@ -1,42 +1,46 @@
-"""Rules that join updates so that a few dishonest clients can't decide."""
+"""Rules that join updates so that a few dishonest clients can't decide: the options.
+
+What each computes stands in `workbench.federated.defence`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from workbench.federated import defence
 from workbench.federated.option import Option, check_number, check_whole
 
 
 @dataclass(frozen=True)
 class Defence(Option):
-    """A rule in place of the mean; the family's base. It sees float64 changes, one a client."""
+    """A rule in place of the mean; the family's base. It sees float64 changes, one a client.
+
+    All clients count the same, whatever number of rows they tell.
+    """
 
     family: ClassVar[str] = "defence"
-    available: ClassVar[bool] = False
-
-    def fewest(self) -> int:
-        """The fewest updates with which the rule promises anything."""
-        return 1
 
     def check_task(self, task: Any) -> None:
         self.check_updates(task.clients_per_round)
 
     def check_updates(self, count: int) -> None:
-        """Refuse a round with too few updates."""
-        if count < self.fewest():
-            raise ValueError(
-                f"{self!r} with {count} updates a round; it needs at least {self.fewest()}. Raise "
-                "clients_per_round, or lower the number of clients that are defended against."
-            )
+        """Refuse a round with too few updates for what the rule promises."""
 
     def join(self, deltas: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Join the clients' changes, each name -> float64 array, into one."""
+        return defence.unstack(self.rule(defence.stack(deltas)), deltas[0])
+
+    def rule(self, updates: defence.Updates) -> defence.Update:
+        """Join rows, one a client, into one."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Median(Defence):
     """The median of each coordinate."""
+
+    def rule(self, updates: defence.Updates) -> defence.Update:
+        return defence.median(updates)
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,10 @@ class TrimmedMean(Defence):
         check_number(self, "trim", below=0.5)
 
     def check_updates(self, count: int) -> None:
-        if int(self.trim * count) == 0:
-            raise ValueError(
-                f"TrimmedMean: trim={self.trim} of {count} updates trims int({self.trim * count:g})"
-                f" = 0, which is the plain mean. Take trim of at least 1/{count}, or more clients."
-            )
+        defence.trimmed(count, self.trim)
+
+    def rule(self, updates: defence.Updates) -> defence.Update:
+        return defence.trimmed_mean(updates, self.trim)
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,11 @@ class Krum(Defence):
     def check(self) -> None:
         check_whole(self, "f", 0)
 
-    def fewest(self) -> int:
-        return 2 * self.f + 3
+    def check_updates(self, count: int) -> None:
+        defence.require(count, self.f, "Krum", 2)
+
+    def rule(self, updates: defence.Updates) -> defence.Update:
+        return defence.krum(updates, self.f)
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,12 @@ class MultiKrum(Defence):
         check_whole(self, "f", 0)
         check_whole(self, "keep", 1)
 
-    def fewest(self) -> int:
-        return max(2 * self.f + 3, self.keep)
+    def check_updates(self, count: int) -> None:
+        defence.require(count, self.f, "Multi-Krum", 2)
+        defence.check_keep(count, self.f, self.keep)
+
+    def rule(self, updates: defence.Updates) -> defence.Update:
+        return defence.multi_krum(updates, self.f, self.keep)
 
 
 @dataclass(frozen=True)
@@ -93,5 +103,8 @@ class Bulyan(Defence):
     def check(self) -> None:
         check_whole(self, "f", 0)
 
-    def fewest(self) -> int:
-        return 4 * self.f + 3
+    def check_updates(self, count: int) -> None:
+        defence.require(count, self.f, "Bulyan", 4)
+
+    def rule(self, updates: defence.Updates) -> defence.Update:
+        return defence.bulyan(updates, self.f)
