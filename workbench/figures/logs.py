@@ -165,7 +165,6 @@ def memory_bars(
     figure = go.Figure(
         go.Bar(
             x=list(peaks), y=list(peaks.values()),
-            text=[human_bytes(value) for value in peaks.values()], textposition="outside",
             marker={"color": [colour_of(name) for name in peaks]},
             hovertemplate="%{x}: %{y:,} B<extra></extra>",
         )
@@ -173,9 +172,13 @@ def memory_bars(
     highest = max(peaks.values(), default=0)
     for size in sorted({device.memory_bytes for device in DEVICES.values()}):
         if size < 20 * highest:
-            figure.add_hline(size, line_dash="dash", annotation_text=", ".join(_names_of(size)),
-                             annotation_position="top right")  # fmt: skip
+            names = "<br>".join(name.removeprefix("NVIDIA ") for name in _names_of(size))
+            figure.add_hline(size, line_dash="dash", layer="below", annotation_text=names,
+                             annotation_position="right")  # fmt: skip
     styled(figure, f"Peak memory of one of {p} ranks, one step, {dtype}", height=430)
+    labels = [f"{name}<br>{human_bytes(value)}" for name, value in peaks.items()]
+    figure.update_xaxes(tickvals=list(peaks), ticktext=labels)
+    figure.update_layout(margin_r=140)
     figure.update_yaxes(title="peak of live tensors [bytes]", tickformat="~s", ticksuffix="B")
     figure.update_yaxes(rangemode="tozero")
     return captioned(figure, _memory_caption(peaks, refused))
