@@ -40,7 +40,7 @@ REFUSED = [
     ({"method": "fedsgd"}, "method='fedsgd'; it is one of"),
     ({"privacy": "none"}, "or None"),
     ({"compression": {"name": "topk", "share": 1}}, "unexpected keyword"),
-    ({"partition": "iid"}, "not available yet"),
+    ({"attack": "signflip", "clients_per_round": 9}, "at most all"),
     ({"eval_split": "train"}, "one of"),
 ]
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from workbench.datasets import load
+from workbench.federated.options.partition import Natural
 from workbench.federated.task import FederatedTask
 from workbench.federated.task_checks import text_columns
 
@@ -15,6 +16,9 @@ Row = dict[str, Any]
 SPLIT, DEAL, ADAPTER, SAMPLE, BATCHES, EVALUATION, NOISE, ATTACK = range(8)
 #: Of own rows without a split: the share of the groups that is held out.
 HELD_OUT = {"test": 0.2, "validation": 0.1}
+
+#: How often shares are drawn until every client has enough rows.
+DRAWS = 50
 
 
 @dataclass(frozen=True)
@@ -37,25 +41,67 @@ def clients_of(task: FederatedTask) -> list[Client]:
 
     Each natural source (a topic, a president, a value of your column ``client``) goes whole to
     one client: the largest first, each to the client that has the fewest rows so far, ties in an
-    order drawn from the seed.
+    order drawn from the seed. ``task.partition`` may share out rows instead; the split stays as it
+    is, so what is held out for one client trains no other.
 
     Raises
     ------
     ValueError
-        If there are more clients than sources, or a client has too few rows to learn from.
+        If there are more clients than sources that stay whole, or a client has too few rows to
+        learn from.
     """
     rows = _rows(task)
     sources: dict[str, list[Row]] = {}
     for row in rows:
         sources.setdefault(str(row["client"]), []).append(row)
+    if task.partition is None or isinstance(task.partition, Natural):
+        clients = _whole_sources(task, sources)
+    else:
+        clients = _shared_rows(task, sources)
+    _check_sizes(task, clients)
+    return clients
+
+
+def _whole_sources(task: FederatedTask, sources: dict[str, list[Row]]) -> list[Client]:
     if task.num_clients > len(sources):
         raise ValueError(
             f"num_clients={task.num_clients}, but the data have {len(sources)} natural sources and "
-            f"a source is not cut in two. Take num_clients={len(sources)} or fewer."
+            f"a source is not cut in two. Take num_clients={len(sources)} or fewer, or a partition "
+            "that cuts them."
         )
-    clients = [_client(task, names, sources) for names in _deal(task, sources)]
-    _check_sizes(task, clients)
+    hands = _deal(task, sources)
+    return [_client(task, " + ".join(names), names, sources) for names in hands]
+
+
+def _shared_rows(task: FederatedTask, sources: dict[str, list[Row]]) -> list[Client]:
+    """Rows by drawn shares, each split apart; drawn again while a client has too few to train."""
+    least = len(text_columns(task))
+    if task.partition.pooled:
+        sources = {"mixed": [row for rows in sources.values() for row in rows]}
+    for attempt in range(DRAWS):
+        draw = generator(task.seed, DEAL, attempt)
+        shares = task.partition.shares(len(sources), task.num_clients, draw)
+        dealt: list[dict[str, list[Row]]] = [{} for _ in range(task.num_clients)]
+        for (name, rows), share in zip(sources.items(), shares, strict=True):
+            for client, mine in enumerate(_cut(rows, share, draw)):
+                if mine:
+                    dealt[client][name] = mine
+        clients = [_client(task, f"client {i}", list(d), d) for i, d in enumerate(dealt)]
+        if all(len(client.train) >= least for client in clients):
+            break
     return clients
+
+
+def _cut(rows: Sequence[Row], share: np.ndarray, draw: np.random.Generator) -> list[list[Row]]:
+    """Each client's rows of a source: every split is shuffled and cut at the running shares."""
+    hands: list[list[Row]] = [[] for _ in share]
+    for split in sorted({row["split"] for row in rows}):
+        mine = [row for row in rows if row["split"] == split]
+        order = draw.permutation(len(mine))
+        ends = np.rint(np.cumsum(share) * len(mine)).astype(int).tolist()
+        for hand, first, last in zip(hands, [0, *ends], ends, strict=False):
+            hand += [mine[i] for i in order[first:last]]
+    return hands
 
 
 def _rows(task: FederatedTask) -> list[Row]:
@@ -110,11 +156,13 @@ def _deal(task: FederatedTask, sources: dict[str, list[Row]]) -> list[list[str]]
     return hands
 
 
-def _client(task: FederatedTask, names: list[str], sources: dict[str, list[Row]]) -> Client:
-    rows = [row for name in names for row in sources[name]]
+def _client(
+    task: FederatedTask, name: str, names: list[str], sources: dict[str, list[Row]]
+) -> Client:
+    rows = [row for source in names for row in sources[source]]
     train = tuple(row for row in rows if row["split"] == "train")
     held_out = tuple(row for row in rows if row["split"] == task.eval_split)
-    return Client(" + ".join(names), tuple(names), train, held_out)
+    return Client(name, tuple(names), train, held_out)
 
 
 def _check_sizes(task: FederatedTask, clients: Sequence[Client]) -> None:

@@ -1,7 +1,13 @@
-"""How rows are dealt to clients: the options."""
+"""How rows are dealt to clients: whole sources, or rows by drawn shares.
+
+The shares are drawn here and not by flwr-datasets, which would bring pyarrow, 171 MB, along.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float
 
 from workbench.federated.option import Option, check_number
 
@@ -11,6 +17,17 @@ class Partition(Option):
     """How rows are dealt; the family's base."""
 
     family: ClassVar[str] = "partition"
+    #: Whether sources are mixed before they are shared out.
+    pooled: ClassVar[bool] = False
+
+    def shares(
+        self, sources: int, clients: int, draw: np.random.Generator
+    ) -> Float[np.ndarray, "sources clients"] | None:
+        """The share of each source that each client gets; rows add up to 1.
+
+        ``None`` leaves sources whole.
+        """
+        return None
 
 
 @dataclass(frozen=True)
@@ -20,32 +37,45 @@ class Natural(Partition):
 
 @dataclass(frozen=True)
 class Iid(Partition):
-    """Rows are shuffled and dealt evenly, so all clients hold the same mixture."""
+    """All rows are mixed and dealt evenly, so all clients hold the same mixture."""
 
-    available: ClassVar[bool] = False
+    pooled: ClassVar[bool] = True
+
+    def shares(
+        self, sources: int, clients: int, draw: np.random.Generator
+    ) -> Float[np.ndarray, "sources clients"]:
+        return np.full((sources, clients), 1 / clients)
 
 
 @dataclass(frozen=True)
 class Dirichlet(Partition):
-    """Each source's rows are shared out by shares drawn from a Dirichlet distribution.
+    """Label skew: each source is shared out by its own draw from a Dirichlet distribution.
 
     Parameters
     ----------
     alpha : float
         Concentration; small is skewed: at 0.1 most of a source is with one client, at 100 all
         clients hold nearly the same mixture.
+
+    References
+    ----------
+    Hsu et al., arXiv 1909.06335.
     """
 
-    available: ClassVar[bool] = False
     alpha: float = 0.5
 
     def check(self) -> None:
         check_number(self, "alpha")
 
+    def shares(
+        self, sources: int, clients: int, draw: np.random.Generator
+    ) -> Float[np.ndarray, "sources clients"]:
+        return draw.dirichlet([self.alpha] * clients, sources)
+
 
 @dataclass(frozen=True)
 class QuantitySkew(Partition):
-    """Shuffled rows; the clients' sizes are drawn from a Dirichlet distribution.
+    """All rows are mixed; the clients' sizes are one draw from a Dirichlet distribution.
 
     Parameters
     ----------
@@ -53,8 +83,13 @@ class QuantitySkew(Partition):
         Concentration; small makes a few clients hold nearly all.
     """
 
-    available: ClassVar[bool] = False
+    pooled: ClassVar[bool] = True
     alpha: float = 0.5
 
     def check(self) -> None:
         check_number(self, "alpha")
+
+    def shares(
+        self, sources: int, clients: int, draw: np.random.Generator
+    ) -> Float[np.ndarray, "sources clients"]:
+        return np.tile(draw.dirichlet([self.alpha] * clients), (sources, 1))

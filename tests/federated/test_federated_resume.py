@@ -1,0 +1,162 @@
+"""A run that was cut off goes on to the same bits; what can't be trusted is refused."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from workbench.federated import CentralDP, History, TopK, checkpoint, simulate
+from workbench.federated.client_memory import ClientMemory
+from workbench.federated.history import same_weights
+from workbench.federated.learner import Learner
+
+KINDS = {
+    "fedadam": {"method": "fedadam"},
+    "scaffold, top-k": {"method": "scaffold", "compression": TopK(0.2)},
+    "ditto": {"method": "ditto"},
+    "local head": {"method": "local-head"},
+    "dp": {"privacy": CentralDP(0.5)},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_cut_off_within_a_round_goes_on_to_the_same_bits(kind, task, monkeypatch, tmp_path):
+    """Cut off after the first client of round 3: its own new state must not count."""
+    longer = dataclasses.replace(task, rounds=3, clients_per_round=2, **KINDS[kind])
+    whole = simulate(longer, progress=False)
+    train, seen = Learner.train, []
+
+    def cut(self, weights, client, number, *args, **options):
+        seen.append(client)
+        if number == 3 and client != seen[-2] and len(set(seen)) > 1:
+            raise KeyboardInterrupt
+        return train(self, weights, client, number, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "train", cut)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(longer, run_dir=tmp_path, progress=False)
+    resumed = simulate(longer, run_dir=tmp_path, progress=False)
+    assert same_weights(resumed.weights, whole.weights)
+    assert [r.evaluation for r in resumed.rounds] == [r.evaluation for r in whole.rounds]
+    assert resumed.personal.keys() == whole.personal.keys()
+    assert all(same_weights(resumed.personal[k], whole.personal[k]) for k in whole.personal)
+
+
+KILLED = """
+import pathlib, sys
+from workbench.federated import FederatedTask, simulate
+task = FederatedTask.from_json(pathlib.Path(sys.argv[1], "task.json").read_text())
+simulate(task, run_dir=pathlib.Path(sys.argv[1], "run"), progress=False)
+"""
+
+
+def last_round(run):
+    return max((int(path.name[6:]) for path in run.glob("round-" + "[0-9]" * 4)), default=-1)
+
+
+@pytest.mark.timeout(400)
+def test_a_killed_process_leaves_a_run_that_goes_on(task, tmp_path):
+    longer = dataclasses.replace(task, rounds=200, method="scaffold")
+    (tmp_path / "task.json").write_text(longer.to_json())
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)])
+    run, deadline = tmp_path / "run", time.monotonic() + 240
+    while last_round(run) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (run / "round-0999.partial-1").mkdir()
+    short = dataclasses.replace(longer, rounds=last_round(run) + 1)
+    resumed = simulate(
+        short, run_dir=run, progress=False
+    )  # the dead process's lock is no hindrance
+    assert same_weights(resumed.weights, simulate(short, progress=False).weights)
+    assert not list(run.glob("*.partial-*"))
+
+
+@pytest.fixture
+def run(task, tmp_path):
+    simulate(dataclasses.replace(task, rounds=1), run_dir=tmp_path, progress=False)
+    return tmp_path
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(task, run):
+    record = run / "round-0001" / "history.json"
+    good = record.read_bytes()
+    record.write_bytes(good.replace(b"1", b"2", 1))
+    with pytest.raises(ValueError, match=r"history.json is damaged .*round before"):
+        simulate(task, run_dir=run, progress=False)
+    record.unlink()
+    with pytest.raises(ValueError, match="damaged or missing"):
+        simulate(task, run_dir=run, progress=False)
+    record.write_bytes(good)
+    manifest = run / "round-0001" / "manifest.json"
+    newer = json.loads(manifest.read_text()) | {"format": 99}
+    manifest.write_text(json.dumps(newer))
+    with pytest.raises(ValueError, match="has format 99"):
+        simulate(task, run_dir=run, progress=False)
+    manifest.unlink()
+    with pytest.raises(ValueError, match="is no checkpoint"):
+        simulate(task, run_dir=run, progress=False)
+
+
+def test_another_task_a_shorter_one_and_another_machine(task, run, monkeypatch):
+    with pytest.raises(ValueError, match=r"differs in batch_size \(4 there, 5 here\)"):
+        simulate(dataclasses.replace(task, batch_size=5), run_dir=run, progress=False)
+    with pytest.raises(ValueError, match="differs in method"):
+        simulate(dataclasses.replace(task, method="fedprox"), run_dir=run, progress=False)
+    simulate(task, run_dir=run, progress=False)
+    with pytest.raises(ValueError, match=r"rounds=1, but .* has 2 rounds"):
+        simulate(dataclasses.replace(task, rounds=1), run_dir=run, progress=False)
+    monkeypatch.setattr(checkpoint, "_processor", lambda: "abacus")
+    with pytest.raises(ValueError, match=r"abacus.*strict=True"):
+        simulate(task, run_dir=run, progress=False, strict=True)
+    with pytest.warns(UserWarning, match=r"abacus.*bits may differ"):
+        simulate(task, run_dir=run, progress=False)
+
+
+def test_a_folder_is_one_runs_at_a_time(task, tmp_path):
+    with checkpoint.locked(tmp_path), pytest.raises(RuntimeError, match="in use by another run"):
+        simulate(task, run_dir=tmp_path, progress=False)
+
+
+def test_a_client_that_lost_its_state_is_reported(task, tmp_path, monkeypatch):
+    longer = dataclasses.replace(task, rounds=1, clients_per_round=4, method="scaffold")
+    simulate(longer, run_dir=tmp_path, progress=False)
+    for path in (tmp_path / "clients" / "000002").iterdir():
+        path.unlink()
+    found = simulate(dataclasses.replace(longer, rounds=2), run_dir=tmp_path, progress=False)
+    assert list(found.rounds[1].restarted.values()) == ["had the state of round 0, not of 1"]
+
+
+def test_a_client_keeps_what_two_rounds_back_need(tmp_path):
+    memory = ClientMemory(tmp_path, 3)
+    assert memory.before(5) == (0, {})
+    for number in (1, 2, 5, 6):
+        memory.write(number, {"method/w": pytest.importorskip("numpy").full(2, number)})
+    assert [path.stem for path in sorted(memory.folder.iterdir())] == ["000002", "000005", "000006"]
+    assert memory.before(6)[0] == 5
+    assert memory.before(5)[0] == 2
+    (memory.folder / "000005.safetensors").write_bytes(os.urandom(20))
+    with pytest.raises(ValueError, match="can't be read"):
+        memory.before(6)
+
+
+def test_a_saved_history_keeps_personal_models_and_epsilon(task, tmp_path):
+    own = dataclasses.replace(task, rounds=1, method="ditto", privacy="local-dp")
+    history = simulate(own, progress=False)
+    again = History.load(history.save(tmp_path / "saved"), own)
+    assert again.personal.keys() == history.personal.keys()
+    assert len(history.personal) == 3
+    for name, mine in history.personal.items():
+        assert same_weights(again.adapter(name), mine)
+        assert not same_weights(mine, history.weights)
+    assert again.rounds[0].epsilon == 1.0
+    assert again.privacy.startswith("epsilon=1 at delta=1e-05 (unit: a client; replace")
+    assert pathlib.Path(tmp_path, "saved", "personal.safetensors").exists()
