@@ -99,7 +99,7 @@ def test_a_compressed_update_that_cannot_be_used_is_refused(name):
 @pytest.mark.parametrize("method", RUNS, ids=lambda m: m.label())
 def test_the_closed_form_is_flowers_count_for_every_method(method, compression):
     """Of the records that the client's and the server's own code would send."""
-    task = FederatedTask(clients_per_round=1, lora_rank=2, method=method, compression=compression)
+    task = FederatedTask(clients_per_round=1, lora_rank=8, method=method, compression=compression)
     weights = initial_adapter(task)
     server = ServerState(weights, {}, method.start(weights, task.num_clients))
     sent = method.outgoing(server, 0)

@@ -51,6 +51,7 @@ def evaluate(message: Message, context: Context) -> Message:
     if learner.task.method.personal:
         _, memory = ClientMemory(state_dir(context), client).before(number + 1)
         weights = learner.task.method.own(weights, part(memory, METHOD), learner.start)
+    weights = learner.task.method.used(learner, weights)
     metrics = learner.evaluate(weights, client)
     return Message(RecordDict({METRICS: MetricRecord(metrics)}), reply_to=message)
 

@@ -6,6 +6,7 @@ import torch
 
 from workbench.federated.learner import torch_threads
 from workbench.federated.lora import (
+    Base,
     Weights,
     adapter_parameters,
     add_adapters,
@@ -23,6 +24,7 @@ def generate(
     prompts: Sequence[str],
     weights: Weights | None = None,
     max_new_tokens: int = 40,
+    base_deltas: Weights | None = None,
 ) -> list[str]:
     """Continue each prompt with the likeliest next tokens.
 
@@ -36,6 +38,8 @@ def generate(
         A run's ``history.weights``; ``None`` is the pretrained model.
     max_new_tokens : int
         Most tokens that are added.
+    base_deltas : dict or None
+        A run's ``history.base_deltas``, where its method merges into the base.
 
     Raises
     ------
@@ -47,6 +51,7 @@ def generate(
         raise ValueError(f"model {task.model!r} is an encoder and generates no text.")
     model = add_adapters(task, base.model).eval()
     write_adapter(adapter_parameters(model), weights or initial_adapter(task))
+    Base(model).write(base_deltas or {})
     with torch_threads(task.threads), torch.no_grad():
         return [_continue(task, model, base.tokenizer, each, max_new_tokens) for each in prompts]
 

@@ -12,7 +12,7 @@ import pandas as pd
 import peft
 from safetensors.numpy import load_file, save_file
 
-from workbench.federated.lora import Weights, lora_config
+from workbench.federated.lora import Base, Weights, lora_config
 from workbench.federated.models import base_config, load_base, public_name, quiet
 from workbench.federated.partition import clients_of
 from workbench.federated.task import FederatedTask
@@ -247,11 +247,18 @@ def load_weights(path: str | os.PathLike) -> Weights:
 
 
 def load_adapter(path: str | os.PathLike) -> peft.PeftModel:
-    """The pretrained model with a saved adapter: a plain peft model, usable without Flower."""
+    """The pretrained model with a saved adapter: a plain peft model, usable without Flower.
+
+    What the run merged into the base is added to the model's weights.
+    """
     task = json.loads((pathlib.Path(path) / TASK).read_text())
     base = load_base(task["model"]).model
     with quiet():
-        return peft.PeftModel.from_pretrained(base, path)
+        model = peft.PeftModel.from_pretrained(base, path)
+    merged = pathlib.Path(path) / BASE
+    if merged.exists():
+        Base(model).write(load_file(merged))
+    return model
 
 
 def same_weights(one: Weights, other: Weights) -> bool:

@@ -1,6 +1,7 @@
 """From the round's valid updates to the server's next state: the mean, a defence, or noise."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,6 +22,7 @@ def next_state(
         joined = defended(task, server, updates)
     else:
         joined = task.method.join(updates, server)
+    server = replace(server, scale=task.lora_scale)
     return task.method.step(server, joined, updates, task.num_clients)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from workbench.federated.lora import (
+    Base,
     Weights,
     adapter_parameters,
     add_adapters,
@@ -35,6 +36,7 @@ class Learner:
         self.tokenizer = base.tokenizer
         self.model = add_adapters(task, base.model).eval()
         self.parameters = adapter_parameters(self.model)
+        self.base = Base(self.model)
         self.clients = clients_of(task)
 
     def train(
@@ -73,6 +75,10 @@ class Learner:
     def tensors(self, weights: Weights) -> dict[str, torch.Tensor]:
         """Arrays as tensors where the model is."""
         return {n: torch.from_numpy(a).to(self.parameters[n].device) for n, a in weights.items()}
+
+    def write_base(self, deltas: Weights) -> None:
+        """Put the weights under the adapters to the pretrained ones plus these changes."""
+        self.base.write(deltas)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """A fresh optimizer of the adapters."""

@@ -66,6 +66,26 @@ def adapter_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     }
 
 
+class Base:
+    """The weights under a model's adapters: the pretrained ones plus a change."""
+
+    def __init__(self, model: torch.nn.Module):
+        self.model = model.base_model.model
+        self.pretrained: dict[str, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def write(self, deltas: Weights) -> None:
+        """Set each weight to the pretrained one plus its change; those without one go back."""
+        for name in sorted({*self.pretrained, *deltas}):
+            layer = self.model.get_submodule(name.removesuffix(".weight"))
+            weight = layer.base_layer.weight
+            start = self.pretrained.setdefault(name, weight.detach().clone())
+            weight.copy_(start)
+            if name in deltas:
+                change = torch.from_numpy(deltas[name]).to(weight.device)
+                weight.copy_(start + (change.T if layer.fan_in_fan_out else change))
+
+
 def read_adapter(parameters: dict[str, torch.nn.Parameter]) -> Weights:
     """Copy the adapters out of the model."""
     return {name: p.detach().cpu().numpy().copy() for name, p in parameters.items()}

@@ -40,7 +40,10 @@ class Traffic:
 
 
 def round_traffic(
-    task: FederatedTask, tune: str | None = None, clients: Sequence[int] | None = None
+    task: FederatedTask,
+    tune: str | None = None,
+    clients: Sequence[int] | None = None,
+    merged_updates: int = 0,
 ) -> Traffic:
     """The bytes of one round in closed form, equal to Flower's own count of its records.
 
@@ -58,6 +61,9 @@ def round_traffic(
     clients : sequence of int or None
         Who trains; ``None`` stands for the first ``clients_per_round`` ones, which is what a
         Poisson sample has on average.
+    merged_updates : int
+        Updates that were used in the rounds before: methods that merge into the base send what was
+        merged, as factors whose rank grows with it, until the dense change is smaller.
 
     Examples
     --------
@@ -73,7 +79,7 @@ def round_traffic(
     model = {name: Spec(shape) for name, shape in shapes.items()}
     up = down = 0
     for client in range(task.clients_per_round) if clients is None else clients:
-        sent = task.method.down(model, client)
+        sent = task.method.down(model, client) | task.method.merged(model, merged_updates)
         down += arrays_bytes(sent) + SCALAR_BYTES + len(ROUND)
         up += arrays_bytes(wire_specs(task, task.method.sends(model, client))) + _reply_bytes(task)
     return Traffic(up, down)

@@ -41,11 +41,14 @@ class ServerState:
         What was merged into the base, by the name of its weight.
     memory : dict
         The method's own arrays, such as moments.
+    scale : float
+        The task's ``lora_scale``: the model has ``scale`` times B A added to a weight.
     """
 
     weights: Arrays
     base_deltas: Arrays = field(default_factory=dict)
     memory: Arrays = field(default_factory=dict)
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,10 @@ class Method(Option):
     def sends(self, weights: dict[str, Any], client: int) -> dict[str, Any]:
         """What a client sends, by shape; keep it like `reference`."""
         return self.down(weights, client)
+
+    def merged(self, weights: dict[str, Any], updates: int) -> dict[str, Any]:
+        """What a client gets beside `down`, by shape, after so many updates were merged."""
+        return {}
 
     # The server's side.
 
@@ -123,6 +130,10 @@ class Method(Option):
         """Make the local steps from what the server sent."""
         weights, loss = learner.train(sent, client, number)
         return Trained(weights, loss)
+
+    def used(self, learner: Any, sent: Arrays) -> Arrays:
+        """The model's arrays for what was sent; may change the learner's base."""
+        return sent
 
     def own(self, sent: Arrays, memory: Arrays, start: Callable[[], Arrays]) -> Arrays:
         """The model that a client uses: what was sent, or its own; ``start`` makes the first."""
