@@ -104,7 +104,7 @@ def test_a_defence_counts_the_clients_of_a_round():
         federated.Krum().check_task(task)
     with pytest.raises(ValueError, match=r"Bulyan.* at least 7"):
         federated.Bulyan().check_task(task)
-    with pytest.raises(ValueError, match="= 0 .* which is the plain mean"):
+    with pytest.raises(ValueError, match=r"= 0 .* which is the plain mean"):
         federated.TrimmedMean(0.2).check_task(task)
     federated.TrimmedMean(0.25).check_task(task)
     with pytest.raises(ValueError, match="go from 0 to 7"):
