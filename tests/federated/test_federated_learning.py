@@ -177,8 +177,8 @@ def test_the_baselines_make_as_many_steps(task, monkeypatch):
     counted = []
     steps = Learner.steps
 
-    def counting(self, rows, count, draw, optimizer):
-        losses = steps(self, rows, count, draw, optimizer)
+    def counting(self, rows, count, draw, optimizer, *more):
+        losses = steps(self, rows, count, draw, optimizer, *more)
         counted.append(len(losses))
         return losses
 
