@@ -157,5 +157,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 def test_every_public_name_is_there():
     import workbench.federated
 
+    experiments = {"backdoor_success", "tokens_in_update", "membership", "secure_mean"}
+    assert experiments <= set(workbench.federated.__all__)
     for name in workbench.federated.__all__:
         assert getattr(workbench.federated, name).__doc__

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from workbench.federated import CentralDP, FedAvg, FederatedTask, LocalDP
-from workbench.federated.accounting import epsilon_spent, local_multiplier
+from workbench.federated.accounting import epsilon_said, epsilon_spent, local_multiplier
 from workbench.federated.joining import private_mean
 from workbench.federated.methods.base import ServerState, Update
 from workbench.federated.server_app import sample
@@ -116,4 +116,7 @@ def test_an_epsilon_says_what_it_is_of():
     said = CentralDP().describe(task_with(CentralDP()))
     assert said == "unit: a client; add or remove one client; poisson sampling, q=0.5"
     assert "replace" in LocalDP().describe(task_with(LocalDP()))
+    shown = epsilon_said(task_with(CentralDP()), 1.25)["epsilon"]
+    assert shown == f"1.25 ({said})"
+    assert epsilon_said(task_with(None), None) == {}
     assert FedAvg().rows_weigh()

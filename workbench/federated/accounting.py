@@ -5,7 +5,7 @@ second. Accountants of privacy loss distributions give somewhat less, but know n
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -42,17 +42,56 @@ def epsilon_spent(task: Any, rounds: int, most_trained: int) -> float | None:
     return None
 
 
+def epsilon_said(task: Any, epsilon: float | None) -> dict[str, str]:
+    """An epsilon to be shown, with its unit, neighbouring relation and q; none without privacy.
+
+    Examples
+    --------
+    >>> from workbench.federated import FederatedTask, LocalDP
+    >>> epsilon_said(FederatedTask(privacy=LocalDP()), 1.0)
+    {'epsilon': '1 (unit: a client; replace one client; no sampling counted, q=1)'}
+    """
+    return {} if epsilon is None else {"epsilon": f"{epsilon:.4g} ({task.privacy.describe(task)})"}
+
+
+def epsilon_after(
+    privacy: CentralDP, sampled: int, clients: int, rounds: Sequence[int]
+) -> list[float]:
+    """The epsilon after several numbers of rounds, for little more than the price of one.
+
+    Examples
+    --------
+    >>> round(epsilon_after(CentralDP(1.0), 1, 100, [100])[0], 2)
+    1.22
+    """
+    from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon
+
+    once = _divergences(privacy, sampled, clients)
+    return [float(compute_epsilon(ORDERS, n * once, privacy.delta)[0]) for n in rounds]
+
+
+@lru_cache(maxsize=4096)
+def _divergences(privacy: CentralDP, sampled: int, clients: int) -> Any:
+    """The Renyi divergence of one round, for each order; rounds add up."""
+    event, replaced = _round(privacy, sampled, clients)
+    return _accountant(event, 1, replaced).rdp
+
+
 @lru_cache(maxsize=4096)
 def _central(privacy: CentralDP, sampled: int, clients: int, rounds: int) -> float:
+    event, replaced = _round(privacy, sampled, clients)
+    return _composed(event, rounds, privacy.delta, replaced)
+
+
+def _round(privacy: CentralDP, sampled: int, clients: int) -> tuple[Any, bool]:
+    """What one round is to the accountant, and whether neighbours differ by a replaced client."""
     import dp_accounting as dp
 
     z = privacy.noise_multiplier
     if privacy.sampling == "poisson":
-        each = dp.PoissonSampledDpEvent(sampled / clients, dp.GaussianDpEvent(z))
-        return _composed(each, rounds, privacy.delta, replaced=False)
+        return dp.PoissonSampledDpEvent(sampled / clients, dp.GaussianDpEvent(z)), False
     # Replacing a client moves the sum by up to 2C, and this event's multiplier is relative to 2C.
-    each = dp.SampledWithoutReplacementDpEvent(clients, sampled, dp.GaussianDpEvent(z / 2))
-    return _composed(each, rounds, privacy.delta, replaced=True)
+    return dp.SampledWithoutReplacementDpEvent(clients, sampled, dp.GaussianDpEvent(z / 2)), True
 
 
 @lru_cache(maxsize=4096)
@@ -66,13 +105,16 @@ def _local(privacy: LocalDP, rounds: int) -> float:
 
 
 def _composed(event: Any, rounds: int, delta: float, replaced: bool) -> float:
+    return float(_accountant(event, rounds, replaced).get_epsilon(delta))
+
+
+def _accountant(event: Any, rounds: int, replaced: bool) -> Any:
     import dp_accounting as dp
     from dp_accounting.rdp import RdpAccountant
 
     relation = dp.NeighboringRelation.REPLACE_ONE if replaced else None
     accountant = RdpAccountant(ORDERS, relation or dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
-    accountant.compose(event, rounds)
-    return float(accountant.get_epsilon(delta))
+    return accountant.compose(event, rounds)
 
 
 @lru_cache(maxsize=256)

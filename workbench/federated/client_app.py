@@ -3,13 +3,16 @@
 The task comes from the run's config, the client's place from the node's.
 """
 
+from functools import partial
+
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from workbench.federated.client_memory import METHOD, ClientMemory, part
-from workbench.federated.learner import learner_of
+from workbench.federated.learner import Learner, learner_of
+from workbench.federated.masking import Maskable, masked_reply
 from workbench.federated.traffic import ARRAYS, CONFIG, METRICS, ROUND, unpack
-from workbench.federated.updates import client_update
+from workbench.federated.updates import change_to_mask, client_update
 
 #: Keys of the node's config, by Flower's convention, and of the run's config.
 PARTITION, TASK = "partition-id", "task"
@@ -35,10 +38,22 @@ def train(message: Message, context: Context) -> Message:
     """Train the adapter that came on this client's rows, and send back what the task says."""
     client = int(context.node_config[PARTITION])
     learner = learner_of(context.run_config[TASK])
+    if (option := learner.task.secure_aggregation) is not None:
+        return masked_reply(message, context, partial(_change, learner, client), option)
+    return Message(_update(learner, client, message, context), reply_to=message)
+
+
+def _update(learner: Learner, client: int, message: Message, context: Context) -> RecordDict:
     number = message.content[CONFIG][ROUND]
     sent = unpack(message.content[ARRAYS])
-    content = client_update(learner, sent, client, number, state_dir(context))
-    return Message(content, reply_to=message)
+    return client_update(learner, sent, client, number, state_dir(context))
+
+
+def _change(learner: Learner, client: int, message: Message, context: Context) -> Maskable:
+    """The same update as a change that is to be masked."""
+    content = _update(learner, client, message, context)
+    sent, number = unpack(message.content[ARRAYS]), message.content[CONFIG][ROUND]
+    return change_to_mask(learner.task, content, sent, client, number)
 
 
 @app.evaluate()

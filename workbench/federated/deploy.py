@@ -80,6 +80,11 @@ def run_deployment(
         is done is in ``run_dir``.
     """
     clients_of(task)  # refuses before anything is started
+    if task.secure_aggregation is not None:
+        raise ValueError(
+            f"{task.secure_aggregation!r} runs in simulate() only: no deployment of it is tested. "
+            "Leave secure_aggregation out, or use simulate()."
+        )
     run_dir, tell = pathlib.Path(run_dir).absolute(), tell or _silent
     for name, value in (("join_timeout_s", join_timeout_s), ("round_timeout_s", round_timeout_s)):
         if not value > 0:

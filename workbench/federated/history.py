@@ -85,6 +85,8 @@ class Round:
         Privacy spent so far, at the task's delta; `History.privacy` says what it is of.
     restarted : dict
         Clients that had lost what they keep between rounds, and since when.
+    key_bytes : int
+        Of secure aggregation: keys and shares, both ways, which the two counts above leave out.
     """
 
     number: int
@@ -99,6 +101,7 @@ class Round:
     failed: dict[str, str]
     epsilon: float | None = None
     restarted: dict[str, str] = field(default_factory=dict)
+    key_bytes: int = 0
 
     @property
     def eval_loss(self) -> float:
@@ -151,7 +154,9 @@ class History:
             values |= {"eval_loss": each.eval_loss, "accuracy": each.evaluation.accuracy}
             values |= {"clients": len(each.trained), "failed": len(each.failed)}
             rows.append({"round": values.pop("number")} | values)
-        return pd.DataFrame(rows)
+        frame = pd.DataFrame(rows)
+        frame.attrs["privacy"] = self.privacy  # what the column epsilon is of
+        return frame
 
     def clients_to_frame(self) -> pd.DataFrame:
         """One row for each round and client: held-out loss, training loss, why it failed."""

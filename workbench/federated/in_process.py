@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import logging
 import traceback
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -102,3 +103,15 @@ def task_identity():
     finally:
         for name, value in before.items():
             setattr(TaskIdentity, name, value)
+
+
+@contextmanager
+def quiet_flower():
+    """Leave reporting to the rounds: Flower logs each step, and each failure twice."""
+    logger = logging.getLogger("flwr")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

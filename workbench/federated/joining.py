@@ -13,10 +13,19 @@ from workbench.federated.updates import clipped
 
 
 def next_state(
-    task: FederatedTask, server: ServerState, updates: Sequence[Update], number: int
+    task: FederatedTask,
+    server: ServerState,
+    updates: Sequence[Update],
+    number: int,
+    joined: Arrays | None = None,
 ) -> ServerState:
-    """Join the updates, ordered by client, as the task says, and let the method go on."""
-    if isinstance(task.privacy, CentralDP):
+    """Join the updates, ordered by client, as the task says, and let the method go on.
+
+    Secure aggregation has ``joined`` them already; its updates have no arrays.
+    """
+    if joined is not None:
+        pass
+    elif isinstance(task.privacy, CentralDP):
         joined = private_mean(task, server, updates, number)
     elif task.defence is not None:
         joined = defended(task, server, updates)

@@ -70,9 +70,22 @@ def tokens_in_update(learner: Learner, sent: Weights, received: Weights) -> Foun
     https://arxiv.org/abs/2405.15586
     """
     a, change = _first_adapter(sent, received)
-    seen = embedded_tokens(learner.model) @ a.T
+    return in_span(embedded_tokens(learner.model) @ a.T, change)
+
+
+def in_span(
+    seen: Float[np.ndarray, "vocabulary rank"], change: Float[np.ndarray, "outputs rank"]
+) -> FoundTokens:
+    """Which rows of ``seen`` lie in the span of the rows of ``change``, up to rounding.
+
+    Examples
+    --------
+    >>> seen = np.array([[1.0, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1]])
+    >>> in_span(seen, np.outer([1.0, 2.0], seen[2]))
+    FoundTokens(tokens=(2,), directions=1, rank=3)
+    """
     _, sizes, directions = np.linalg.svd(change, full_matrices=False)
-    rank = a.shape[0]
+    rank = change.shape[1]
     filled = int((sizes > RANK_TOLERANCE * sizes[0]).sum()) if sizes[0] > 0 else 0
     if filled in (0, rank):
         return FoundTokens((), filled, rank)

@@ -8,12 +8,13 @@ import numpy as np
 
 from workbench.datasets import load
 from workbench.federated.options.partition import Natural
+from workbench.federated.options.privacy import CentralDP
 from workbench.federated.task import FederatedTask
 from workbench.federated.task_checks import text_columns
 
 Row = dict[str, Any]
 #: What a seeded generator is for; two purposes never share their random numbers.
-SPLIT, DEAL, ADAPTER, SAMPLE, BATCHES, EVALUATION, NOISE, ATTACK = range(8)
+SPLIT, DEAL, ADAPTER, SAMPLE, BATCHES, EVALUATION, NOISE, ATTACK, ROUNDING = range(9)
 #: Of own rows without a split: the share of the groups that is held out.
 HELD_OUT = {"test": 0.2, "validation": 0.1}
 
@@ -34,6 +35,15 @@ class Client:
 def generator(*key: int) -> np.random.Generator:
     """Random numbers that depend on nothing but ``key``: seed, purpose, round, client."""
     return np.random.default_rng(np.random.SeedSequence(key))
+
+
+def sample(task: FederatedTask, number: int) -> list[int]:
+    """The clients that train in a round: drawn from the seed, in the order of their partition."""
+    draw = generator(task.seed, SAMPLE, number)
+    if isinstance(task.privacy, CentralDP) and task.privacy.sampling == "poisson":
+        drawn = draw.random(task.num_clients) < task.clients_per_round / task.num_clients
+        return np.flatnonzero(drawn).tolist()
+    return sorted(draw.choice(task.num_clients, task.clients_per_round, replace=False).tolist())
 
 
 def clients_of(task: FederatedTask) -> list[Client]:

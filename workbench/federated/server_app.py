@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from tqdm.auto import tqdm
 
 from workbench.federated import checkpoint
-from workbench.federated.accounting import epsilon_spent, most_trained
+from workbench.federated.accounting import epsilon_said, epsilon_spent, most_trained
 from workbench.federated.checkpoint import Checkpoint
 from workbench.federated.client_app import CLIENT, PARTITION, RUN_DIR, TASK
 from workbench.federated.client_memory import is_stateful
@@ -19,9 +19,9 @@ from workbench.federated.history import Evaluation, History, Round
 from workbench.federated.joining import mean_loss, next_state
 from workbench.federated.lora import initial_adapter
 from workbench.federated.methods.base import Arrays, ServerState, Update
-from workbench.federated.options.privacy import CentralDP
-from workbench.federated.partition import SAMPLE, generator
+from workbench.federated.partition import sample
 from workbench.federated.record import note_joined, recorded
+from workbench.federated.secagg import secure_round
 from workbench.federated.task import FederatedTask
 from workbench.federated.traffic import (
     METRICS,
@@ -71,6 +71,7 @@ class Answers:
     failed: dict[str, str]
     sent_bytes: int
     received_bytes: int
+    key_bytes: int = 0
 
 
 class Server:
@@ -167,22 +168,20 @@ class Server:
         chosen = sample(self.task, number)
         self.wait_for(chosen, number)
         sent = {client: self.method.outgoing(server, client) for client in chosen}
-        answers = self.exchange(sent, number, MessageType.TRAIN)
-        valid, failed = self.accept(answers, sent)
+        answers, valid, failed, joined = self.train(sent, number)
         if len(valid) < min(self.task.min_clients, len(chosen)):
             raise RuntimeError(
                 f"round {number}: {len(valid)} valid updates, min_clients is "
                 f"{self.task.min_clients}. " + "; ".join(f"{k}: {v}" for k, v in failed.items())
             )
         restarted = self.note_used(answers, valid, number)
-        server = next_state(self.task, server, valid, number)
+        server = next_state(self.task, server, valid, number, joined)
         training_s = time.perf_counter() - started
         evaluation, evaluation_bytes = self.evaluate(server, number)
         trained = {self.names[update.client]: update.loss for update in valid}
         most = most_trained([*(each.trained for each in before), trained])
         epsilon = epsilon_spent(self.task, number, most)
-        spent = {} if epsilon is None else {"epsilon": f"{epsilon:.3g}"}
-        self.bar.set_postfix(eval_loss=f"{evaluation.loss:.3f}", **spent)
+        self.bar.set_postfix(eval_loss=f"{evaluation.loss:.3f}", **epsilon_said(self.task, epsilon))
         seconds = time.perf_counter() - started
         return server, Round(
             number=number,
@@ -197,7 +196,23 @@ class Server:
             failed=failed,
             epsilon=epsilon,
             restarted=restarted,
+            key_bytes=answers.key_bytes,
         )
+
+    def train(
+        self, sent: dict[int, Arrays], number: int
+    ) -> tuple[Answers, list[Update], dict[str, str], Arrays | None]:
+        """Let clients train; with secure aggregation, only the joined change can be read."""
+        if self.task.secure_aggregation is None:
+            answers = self.exchange(sent, number, MessageType.TRAIN)
+            return answers, *self.accept(answers, sent), None
+        places = (self.nodes, self.names, sent, number, self.round_timeout_s)
+        done, joined, updates = secure_round(self.grid, self.task, *places)
+        self.bar.update(len(sent))
+        failed = {self.names[client]: why for client, why in sorted(done.failed.items())}
+        note_left_out(failed)
+        answers = Answers({}, failed, done.downlink_bytes, done.uplink_bytes, done.key_bytes)
+        return answers, updates, failed, joined
 
     def accept(
         self, answers: Answers, sent: dict[int, Arrays]
@@ -217,8 +232,7 @@ class Server:
         for client, norm in norms.items():
             if not norm <= limit:
                 failed[self.names[client]] = f"refused: norm {norm:.3g} is above {limit:.3g}"
-        for name, reason in failed.items():
-            log.warning("client %s left out: %s", name, reason)
+        note_left_out(failed)
         return [u for i, u in updates.items() if self.names[i] not in failed], failed
 
     def note_used(self, answers: Answers, valid: list[Update], number: int) -> dict[str, str]:
@@ -279,10 +293,7 @@ class Server:
         )
 
 
-def sample(task: FederatedTask, number: int) -> list[int]:
-    """The clients that train in a round: drawn from the seed, in the order of their partition."""
-    draw = generator(task.seed, SAMPLE, number)
-    if isinstance(task.privacy, CentralDP) and task.privacy.sampling == "poisson":
-        drawn = draw.random(task.num_clients) < task.clients_per_round / task.num_clients
-        return np.flatnonzero(drawn).tolist()
-    return sorted(draw.choice(task.num_clients, task.clients_per_round, replace=False).tolist())
+def note_left_out(failed: dict[str, str]) -> None:
+    """Log who is left out of a round, and why."""
+    for name, reason in failed.items():
+        log.warning("client %s left out: %s", name, reason)

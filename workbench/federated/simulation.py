@@ -1,6 +1,5 @@
 """Simulate a federated run on this machine: the apps of a deployment, on one of two engines."""
 
-import logging
 import os
 import pathlib
 import tempfile
@@ -21,7 +20,7 @@ from workbench.federated import checkpoint, client_app, server_app
 from workbench.federated.client_app import RUN_DIR, TASK
 from workbench.federated.client_memory import METHOD, ClientMemory, part
 from workbench.federated.history import History
-from workbench.federated.in_process import InProcessGrid, task_identity
+from workbench.federated.in_process import InProcessGrid, quiet_flower, task_identity
 from workbench.federated.learner import forget_learners
 from workbench.federated.lora import Weights, initial_adapter
 from workbench.federated.partition import clients_of
@@ -76,7 +75,8 @@ def simulate(
             keep = run_dir is not None
             config = {TASK: task.to_json(), RUN_DIR: str(folder), PROGRESS: progress, KEEP: keep}
             run = _in_process if engine == "in-process" else _ray
-            with _quiet_flower():
+            with quiet_flower(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # Ray's, about its own next version
                 run(task, config)
         return finished(task, folder)
 
@@ -181,17 +181,3 @@ def _with_config(context: Context, config: dict) -> Context:
     """A context that shares its state with the given one."""
     run_config = {**context.run_config, **config}
     return Context(context.run_id, context.node_id, context.node_config, context.state, run_config)
-
-
-@contextmanager
-def _quiet_flower():
-    """Leave reporting to the rounds: Flower logs each step, and each failure twice."""
-    logger = logging.getLogger("flwr")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # Ray's, about its own next version
-            yield
-    finally:
-        logger.setLevel(before)

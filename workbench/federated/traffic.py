@@ -50,7 +50,7 @@ def round_traffic(
     Each array costs its numbers, its name and NumPy's header; a reply adds the mean loss, the
     number of rows and, where clients keep state, its round; a request the number of the round.
     What the method sends beside the model counts, and compression on the way up. Evaluation and
-    the transport's own headers are left out.
+    the transport's own headers are left out, and so are secure aggregation's keys and shares.
 
     Parameters
     ----------
@@ -81,7 +81,9 @@ def round_traffic(
     for client in range(task.clients_per_round) if clients is None else clients:
         sent = task.method.down(model, client) | task.method.merged(model, merged_updates)
         down += arrays_bytes(sent) + SCALAR_BYTES + len(ROUND)
-        up += arrays_bytes(wire_specs(task, task.method.sends(model, client))) + _reply_bytes(task)
+        sends = wire_specs(task, task.method.sends(model, client))
+        up += _reply_bytes(task)
+        up += arrays_bytes(sends) if task.secure_aggregation is None else masked_bytes(sends)
     return Traffic(up, down)
 
 
@@ -101,6 +103,19 @@ def arrays_bytes(specs: Specs) -> int:
         prod(spec.shape) * spec.dtype.itemsize + NPY_HEADER_BYTES + len(name)
         for name, spec in specs.items()
     )
+
+
+def masked_bytes(specs: Specs) -> int:
+    """Flower's count of a masked change of arrays of these shapes: 8 bytes a number, no names.
+
+    Beside them travel the masked weight, and what is left of a legacy result: the weight, a code
+    and a word.
+    """
+    numbers = sum(8 * prod(spec.shape) + NPY_HEADER_BYTES for spec in specs.values())
+    legacy = (
+        SCALAR_BYTES + len("num_examples") + SCALAR_BYTES + len("code") + len("message") + len("ok")
+    )
+    return len("masked_params") + 8 + NPY_HEADER_BYTES + numbers + legacy
 
 
 def count_bytes(message: Message) -> int:

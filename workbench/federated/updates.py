@@ -1,6 +1,6 @@
 """An update's way: clipped, made noisy and compressed by a client, decoded by the server."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,11 @@ from workbench.federated.client_memory import (
     named,
     part,
 )
+from workbench.federated.masking import Maskable
 from workbench.federated.methods.base import Arrays, Update, model_part
 from workbench.federated.options.compression import Specs
 from workbench.federated.options.privacy import LocalDP
-from workbench.federated.partition import NOISE, generator
+from workbench.federated.partition import NOISE, ROUNDING, Client, generator
 from workbench.federated.task import FederatedTask
 from workbench.federated.traffic import (
     ARRAYS,
@@ -76,6 +77,28 @@ def sendable(
         return encoded, {}
     decoded = task.compression.decode(encoded, specs_of(delta))
     return encoded, {name: array - decoded[name] for name, array in delta.items()}
+
+
+def change_to_mask(
+    task: FederatedTask, content: RecordDict, sent: Arrays, client: int, number: int
+) -> Maskable:
+    """A client's update as a change for secure aggregation, in float64.
+
+    The server can't look at it, so an honest client refuses its own where the server would.
+    """
+    expected = Expected.of(task, sent, client)
+    update = read_update(task, content, expected, client)
+    norm, most = change_norm(update, expected.reference), task.max_update_norm
+    if most is not None and not norm <= most:
+        raise RefusedError(f"norm {norm:.3g} is above {most:.3g}")
+    change = {n: update.arrays[n].astype(np.float64) - a for n, a in expected.reference.items()}
+    weight = update.examples if task.method.rows_weigh() else 1
+    return Maskable(content, change, weight, generator(task.seed, ROUNDING, number, client))
+
+
+def largest_weight(task: FederatedTask, clients: Sequence[Client]) -> int:
+    """The most that a client counts under secure aggregation: rows, or 1 if all are equal."""
+    return max(len(client.train) for client in clients) if task.method.rows_weigh() else 1
 
 
 def norm_of(delta: Arrays) -> float:

@@ -63,6 +63,11 @@ class LocalDP(Privacy):
     The noise is calibrated for one round at sensitivity ``2 clip_norm``; a history composes it
     over the rounds in which a client trained. The unit is a client, and one is replaced.
 
+    Here each client draws its noise from the task's seed, its number and the round, so that runs
+    can be repeated. The server knows all three and can take the noise away: epsilon holds against
+    whoever does not know the seed. In life a client draws from a secret of its own. As with
+    `CentralDP`, losses carry no noise, and rounding of floating-point noise is not accounted for.
+
     Parameters
     ----------
     epsilon, delta : float
@@ -81,4 +86,4 @@ class LocalDP(Privacy):
 
     def describe(self, task: Any) -> str:
         """The unit and the neighbouring relation: what an epsilon is of."""
-        return "unit: a client; replace one client; no sampling counted (q=1)"
+        return "unit: a client; replace one client; no sampling counted, q=1"
