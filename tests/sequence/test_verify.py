@@ -197,6 +197,13 @@ def test_other_mistakes(wrong, check, text):
     assert any(text in str(f) for f in report.failures if f.check == check), report
 
 
+def test_only_the_models_that_are_asked_for_are_tried():
+    report = wb.verify("dsp", ranks=(2,), models=("all dims jointly", "two dims"))
+    report.assert_passed()
+    assert [refusal.split(", p=")[0] for refusal in report.refused] == ["all dims jointly"]
+    assert report.counts["output"] == 6  # both on one rank; on two one, in three dtypes and again
+
+
 def test_what_is_no_strategy_is_refused():
     with pytest.raises(ValueError, match="did you mean 'dsp'"):
         wb.verify("dps")
@@ -204,3 +211,5 @@ def test_what_is_no_strategy_is_refused():
         wb.verify("dsp", colour="red")
     with pytest.raises(ValueError, match="a number of ranks above 1"):
         wb.verify("dsp", ranks=(1,))
+    with pytest.raises(ValueError, match=r"models out of \['two dims'.*got \['four dims'\]"):
+        wb.verify("dsp", models=["four dims"])

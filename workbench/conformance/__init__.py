@@ -9,7 +9,7 @@ from dataclasses import replace
 from workbench.comm import Comm
 from workbench.conformance import differences
 from workbench.conformance.attempt import Attempt, Raised, attempt, faked, on_ranks
-from workbench.conformance.cases import Case, Refusal, cases_of
+from workbench.conformance.cases import SPECS, Case, Refusal, cases_of
 from workbench.conformance.report import CHECKS, Difference, Report
 from workbench.dims import check_count
 from workbench.failure import RankError
@@ -33,6 +33,7 @@ def verify(
     strategy: str | type[Strategy],
     *,
     ranks: Sequence[int] = (2, 3, 4),
+    models: Sequence[str] | None = None,
     timeout_s: float = 20.0,
     **options,
 ) -> Report:
@@ -48,6 +49,8 @@ def verify(
         A key of `STRATEGIES`, or a subclass of `Strategy`.
     ranks : sequence of int
         Numbers of real ranks; one launch each.
+    models : sequence of str, optional
+        Keys of `SPECS`, to look at one failure again without the rest. ``None`` is all of them.
     timeout_s : float
         Longest time that one collective may take [s]; a whole launch, three times that.
     **options
@@ -63,8 +66,8 @@ def verify(
     Raises
     ------
     ValueError
-        If it is no strategy, has no such option, or no number of ranks is above 1. Whatever the
-        strategy itself does wrong is in the report instead.
+        If it is no strategy, has no such option, no number of ranks is above 1, or a model is
+        not known. Whatever the strategy itself does wrong is in the report instead.
 
     Notes
     -----
@@ -74,11 +77,15 @@ def verify(
         check_count("a number of ranks", p)
     if not any(p > 1 for p in ranks):
         raise ValueError(f"verify needs a number of ranks above 1, such as (2, 3, 4); got {ranks}")
+    models = list(SPECS) if models is None else models
+    unknown = [name for name in models if name not in SPECS]
+    if unknown or not models:
+        raise ValueError(f"verify needs models out of {list(SPECS)}; got {list(models)}")
     started = time.perf_counter()
     cls = by_name(strategy).with_options(**options)
     suite = _Suite()
     counts = sorted({1, *ranks})
-    cases, refusals = cases_of(cls, counts)
+    cases, refusals = cases_of(cls, counts, models)
     suite.refused(refusals, len(cases))
     able = [case for case in cases if suite.runs_faked(case)]
     for p in counts:

@@ -32,7 +32,7 @@ SPECS: dict[str, TransformerSpec] = {
     "grouped queries": _spec({"time": 4, "space": 6}, "space", "time", num_kv_heads=4),
 }
 #: Beside float64: dtype -> the models that are run in it, too.
-ALSO = {"float32": ("two dims", "uneven, a batch"), "bfloat16": ("uneven, a batch",)}
+ALSO = dict.fromkeys(("float32", "bfloat16"), ("two dims", "uneven, a batch"))
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,13 @@ class Refusal(NamedTuple):
     error: Exception
 
 
-def cases_of(cls: type[Strategy], counts: Sequence[int]) -> tuple[list[Case], list[Refusal]]:
+def cases_of(
+    cls: type[Strategy], counts: Sequence[int], models: Sequence[str] = tuple(SPECS)
+) -> tuple[list[Case], list[Refusal]]:
     """All steps that ``cls`` accepts on these numbers of ranks, and what it refuses."""
     cases, refusals = [], []
     for p in counts:
-        for name, spec in SPECS.items():
+        for name, spec in ((name, SPECS[name]) for name in models):
             try:
                 cls.check(spec, p)
             except Exception as error:  # also the wrong kind: the report says so
