@@ -6,8 +6,9 @@ VENV := .venv
 PEERS := .venv-peers
 PY := $(VENV)/bin/python
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=120
-# Test files side by side; those of one file stay together, as a notebook's cells have to.
-SIDE_BY_SIDE := -n 2 --dist loadfile
+# Test files side by side, one more than two cores have: ranks wait for each other, browsers for kernels.
+# Those of one file stay together, as a notebook's cells have to.
+SIDE_BY_SIDE := -n 3 --dist loadfile
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 ARGS :=
 

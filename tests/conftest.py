@@ -5,7 +5,13 @@ import signal
 from contextlib import contextmanager, nullcontext
 
 import pytest
+from beartype.claw import beartype_package
 from hypothesis import settings
+from typecheck import CONF
+
+# jaxtyping's checks take 30 us a call: it looks after the modules that annotate shapes (those in
+# pyproject.toml's list), and beartype alone, for 1 us, after all others.
+beartype_package("workbench", conf=CONF)
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched from a model hub
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
@@ -24,14 +30,16 @@ def pytest_configure(config):
 
 
 #: Tests that go through many cases of what others cover already: to measure them, too, would nearly
-#: double the time of the whole suite. What their ranks do is measured all the same.
+#: double the time of the whole suite.
 UNMEASURED = {
     "test_context.py", "test_equal_to_one_device.py", "test_footprint.py", "test_fsdp.py",
     "test_footprint_options.py", "test_masks_and_orders.py", "test_meshes.py", "test_padding.py",
+    "test_own_strategy.py", "test_positions.py", "test_recompute.py", "test_regather.py",
     "test_schedules.py", "test_sharded_context.py", "test_traffic.py", "test_verify.py",
 }  # fmt: skip
-#: Neither are the kernels of notebooks: each runs a second time in a browser.
-KERNELS = {"test_browser.py", "test_notebooks.py"}
+#: Tests whose child processes are measured: ranks that are started afresh run the code that those
+#: of the fork server run in all others. Kernels and federations run what tests cover here.
+RANKS = ("spawn", "torchrun")
 
 
 def pytest_collection_modifyitems(items):
@@ -42,8 +50,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    kernels = item.path.suffix == ".ipynb" or item.path.name in KERNELS
-    with _unmeasured_children() if kernels else nullcontext():
+    measured = any(word in item.name for word in RANKS)
+    with nullcontext() if measured else _unmeasured_children():
         return (yield)
 
 

@@ -7,10 +7,13 @@ import re
 import statistics
 import subprocess
 import sys
+import tomllib
 
 import pytest
+from beartype.roar import BeartypeCallHintViolation
 
 import workbench
+from workbench.units import human_bytes
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "workbench"
@@ -193,6 +196,19 @@ def test_a_strategy_is_less_than_100_lines(path):
 def test_annotations_are_real(path):
     future = f"{'__future__'}.annotations"  # with it, jaxtyping checks no dataclass
     assert future not in set(imports(path))
+
+
+def test_types_are_checked_in_all_tests():
+    """Shapes where a module annotates them, and other types everywhere."""
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    (listed,) = (o for o in options["addopts"] if o.startswith("--jaxtyping-packages="))
+    checked = tuple(listed.removeprefix("--jaxtyping-packages=").split(",")[:-1])
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if any(name.split(".")[0] == "jaxtyping" for name in imports(path)):
+            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            assert module.startswith(checked), f"{module} annotates shapes: add it to {listed}"
+    with pytest.raises(BeartypeCallHintViolation):
+        human_bytes("many")
 
 
 def test_datasets_hold_data_only():

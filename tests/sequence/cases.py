@@ -3,7 +3,6 @@
 import collections
 import itertools
 
-import coverage
 from small_spec import spec
 from witness import Witness
 
@@ -46,7 +45,6 @@ def run_all(cases, p, dtype):
     ]
 
     def on_rank(rank, comm):
-        unmeasured()
         results = []
         for model, cls, shard in prepared:
             with Witness(comm.size) as witness:
@@ -61,13 +59,6 @@ def run_all(cases, p, dtype):
         options = {"dtype": dtype, "seed": 0, "shard": shard}
         steps.append(compare([results[i] for results in ranks], model, cls, options, 0.0))
     return steps
-
-
-def unmeasured():
-    """End coverage of this rank: the cases are many, and other tests' ranks are measured."""
-    measuring = coverage.Coverage.current()
-    if measuring is not None:
-        measuring.stop()
 
 
 def assert_counted(witness, log):

@@ -3,7 +3,6 @@
 import collections
 
 import pytest
-from cases import unmeasured
 from test_equal_to_one_device import error, expected
 
 import workbench as wb
@@ -75,7 +74,6 @@ def test_equal_to_one_device(p):
     assert {name for _, name, *_ in prepared} == {name for name, *_ in RUNS[p]}
 
     def on_rank(rank, comm):
-        unmeasured()
         results = []
         for model, _, mesh, _, cls, shard in prepared:
             results.append(rank_step(comm, model, cls, "float64", 0, shard, mesh=mesh))

@@ -82,9 +82,9 @@ def random_problems(count):
 def test_lazy_makes_the_fewest_switches_of_all_sequences_of_three_dims():
     for count in range(1, 5):
         for stages in itertools.product(stages_of("abc"), repeat=count):
-            for shard in "abc":
-                problem = (dict.fromkeys("abc", 4), stages, 2, shard)
-                assert planned("lazy", *problem)[1] == min(n for _, n in brute_force(*problem))
+            # "b" or "c" cut first is another sequence with the names exchanged.
+            problem = (dict.fromkeys("abc", 4), stages, 2, "a")
+            assert planned("lazy", *problem)[1] == min(n for _, n in brute_force(*problem))
 
 
 def test_schedules_against_brute_force():
