@@ -203,8 +203,13 @@ def test_types_are_checked_in_all_tests():
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     (listed,) = (o for o in options["addopts"] if o.startswith("--jaxtyping-packages="))
     checked = tuple(listed.removeprefix("--jaxtyping-packages=").split(",")[:-1])
-    for path in sorted(PACKAGE.rglob("*.py")):
-        if any(name.split(".")[0] == "jaxtyping" for name in imports(path)):
+    shaped = [path for path in MODULES if any("jaxtyping" in name for name in imports(path))]
+    texts = "\n".join(path.read_text() for path in shaped)
+    shapes = set(re.findall(r"^([A-Z]\w+) = (?:Float|Int|Shaped)\[", texts, re.MULTILINE))
+    assert len(shapes) > 10
+    for path in MODULES:
+        names = {name.rpartition(".")[2] for name in imports(path) if name.startswith("workbench")}
+        if path in shaped or names & shapes:
             module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             assert module.startswith(checked), f"{module} annotates shapes: add it to {listed}"
     with pytest.raises(BeartypeCallHintViolation):

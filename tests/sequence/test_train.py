@@ -63,7 +63,6 @@ def apart(losses, expected):
         (
             2,
             [
-                (TrainTask(**SMALL, dtype="float64"), 1e-9),
                 (TrainTask(**SMALL), 1e-2),
                 (TrainTask(**SMALL, optimizer="sgd"), 1e-4),
             ],
