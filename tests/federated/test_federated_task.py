@@ -36,7 +36,7 @@ REFUSED = [
     ({"lora_scale": -1.0}, "finite number above 0"),
     ({"max_update_norm": float("inf")}, "finite number above 0"),
     ({"optimizer": "lion"}, "one of \\['adamw', 'sgd'\\]"),
-    ({"tune": "full"}, "one of \\['lora'\\]"),
+    ({"tune": "all"}, "one of \\['lora', 'head'"),
     ({"method": "fedsgd"}, "method='fedsgd'; it is one of"),
     ({"privacy": "none"}, "or None"),
     ({"compression": {"name": "topk", "share": 1}}, "unexpected keyword"),

@@ -79,8 +79,8 @@ def test_a_run_counts_what_the_closed_form_says(history):
 
 
 def test_there_is_no_closed_form_of_what_is_unknown():
-    with pytest.raises(ValueError, match="'lora' and for 'full'"):
-        round_traffic(FederatedTask(), tune="prompt")
+    with pytest.raises(ValueError, match=r"tune='adapter'; .* a closed form for \['lora', 'head'"):
+        round_traffic(FederatedTask(), tune="adapter")
 
 
 def test_shapes_are_of_the_adapters_alone(task):

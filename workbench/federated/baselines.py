@@ -5,9 +5,11 @@ same adapter.
 """
 
 import time
+from collections.abc import Iterator
 
 from tqdm.auto import tqdm
 
+from workbench.federated.evaluation import evaluated
 from workbench.federated.history import Evaluation, History, Round
 from workbench.federated.learner import Learner
 from workbench.federated.lora import Weights, initial_adapter, read_adapter, write_adapter
@@ -25,7 +27,7 @@ def centralised(task: FederatedTask, progress: bool = True) -> History:
     rows = [row for client in learner.clients for row in client.train]
     draw = generator(task.seed, BATCHES)
     weights = initial_adapter(task)
-    start, rounds = _evaluate(learner, weights), ()
+    start, rounds = evaluated(learner, weights), ()
     optimizer, steps = learner.optimizer(), task.clients_per_round * task.local_steps
     for number in tqdm(range(1, task.rounds + 1), disable=not progress, desc="centralised"):
         started = time.perf_counter()
@@ -34,7 +36,7 @@ def centralised(task: FederatedTask, progress: bool = True) -> History:
         weights = read_adapter(learner.parameters)
         trained_s = time.perf_counter() - started
         loss = sum(losses) / len(losses)
-        evaluation = _evaluate(learner, weights)
+        evaluation = evaluated(learner, weights)
         seconds = time.perf_counter() - started
         done = Round(
             number, loss, evaluation, 0, 0, 0, seconds, seconds - trained_s, {"pooled": loss}, {}
@@ -48,20 +50,27 @@ def local_only(task: FederatedTask, progress: bool = True) -> Evaluation:
 
     The federated run's steps are shared out evenly; the first clients make the remainder.
     """
-    learner, start = Learner(task), initial_adapter(task)
-    total, clients = task.rounds * task.clients_per_round * task.local_steps, {}
+    learner, clients = Learner(task), {}
+    for index, weights in _alone(learner, progress):
+        name = learner.clients[index].name
+        clients[name] = learner.evaluate(weights, index)
+    return Evaluation.over(clients)
+
+
+def local_models(task: FederatedTask, progress: bool = True) -> dict[str, Weights]:
+    """The same clients' models: client -> arrays, to be measured on other rows than their own."""
+    learner = Learner(task)
+    return {learner.clients[index].name: each for index, each in _alone(learner, progress)}
+
+
+def _alone(learner: Learner, progress: bool) -> Iterator[tuple[int, Weights]]:
+    task = learner.task
+    total = task.rounds * task.clients_per_round * task.local_steps
     for index, client in enumerate(
         tqdm(learner.clients, disable=not progress, desc="each client alone")
     ):
         steps = total // task.num_clients + (index < total % task.num_clients)
-        write_adapter(learner.parameters, start)
+        write_adapter(learner.parameters, learner.start())
         draw = generator(task.seed, BATCHES, 0, index)
         learner.steps(client.train, steps, draw, learner.optimizer())
-        clients[client.name] = learner.evaluate(read_adapter(learner.parameters), index)
-    return Evaluation.over(clients)
-
-
-def _evaluate(learner: Learner, weights: Weights) -> Evaluation:
-    """The same evaluation that a server collects from its clients."""
-    named = enumerate(client.name for client in learner.clients)
-    return Evaluation.over({name: learner.evaluate(weights, index) for index, name in named})
+        yield index, read_adapter(learner.parameters)

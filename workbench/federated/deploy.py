@@ -29,6 +29,7 @@ from workbench.federated.server_app import (
 )
 from workbench.federated.simulation import finished
 from workbench.federated.task import FederatedTask
+from workbench.federated.tuning import check_model
 
 #: Where runs are left that were given no folder.
 RUNS = pathlib.Path("runs")
@@ -79,7 +80,8 @@ def run_deployment(
         If a node was not let in, too few answered, or the SuperLink or the ServerApp ended; what
         is done is in ``run_dir``.
     """
-    clients_of(task)  # refuses before anything is started
+    clients_of(task)  # both refuse before anything is started
+    check_model(task)
     if task.secure_aggregation is not None:
         raise ValueError(
             f"{task.secure_aggregation!r} runs in simulate() only: no deployment of it is tested. "

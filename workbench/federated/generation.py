@@ -1,5 +1,6 @@
 """What a causal model says, before and after fine-tuning."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -35,7 +36,8 @@ def generate(
     prompts : sequence of str
         Beginnings of a text, or questions, which are put in the model's own chat format.
     weights : dict or None
-        A run's ``history.weights``; ``None`` is the pretrained model.
+        A run's ``history.weights``; ``None`` is what it starts from: the pretrained model, with a
+        prompt or prefix that means nothing yet where the task trains one.
     max_new_tokens : int
         Most tokens that are added.
     base_deltas : dict or None
@@ -62,11 +64,13 @@ def _continue(task: FederatedTask, model, tokenizer, prompt: str, max_new_tokens
     else:
         tokens, _ = conversation(tokenizer, prompt, None)
     asked = torch.tensor([tokens], device=model.device)
-    said = model.generate(
-        input_ids=asked,
-        attention_mask=torch.ones_like(asked),
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Position ids are not supported")  # behind a prompt
+        said = model.generate(
+            input_ids=asked,
+            attention_mask=torch.ones_like(asked),
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+        )
     return tokenizer.decode(said[0, len(tokens) :], skip_special_tokens=True).strip()

@@ -10,15 +10,23 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import pandas as pd
 import peft
+import torch
 from safetensors.numpy import load_file, save_file
 
-from workbench.federated.lora import Base, Weights, lora_config
+from workbench.federated.lora import Base, Weights, write_adapter
 from workbench.federated.models import base_config, load_base, public_name, quiet
 from workbench.federated.partition import clients_of
 from workbench.federated.task import FederatedTask
+from workbench.federated.tuning import (
+    FILES,
+    OF_PEFT,
+    own_part,
+    peft_config,
+    trained_parameters,
+)
 
-#: Files of a saved history; the first is peft's.
-ADAPTER, TASK, RECORD = "adapter_model.safetensors", "task.json", "history.json"
+#: Files of a saved history, beside what was trained.
+TASK, RECORD = "task.json", "history.json"
 #: Beside them, if there are any: what was merged into the base, and clients' own adapters.
 BASE, OWN = "base_deltas.safetensors", "personal.safetensors"
 
@@ -177,7 +185,10 @@ class History:
         path: str | os.PathLike,
         also: Callable[[pathlib.Path], None] | None = None,
     ) -> pathlib.Path:
-        """Write the adapter in peft's format, the tables, and the task; return the folder.
+        """Write what was trained, the tables, and the task; return the folder.
+
+        Adapters, prompts and prefixes are in peft's format; all weights in that of transformers,
+        as ``model.safetensors`` with ``config.json``; a head is in ``head.safetensors``.
 
         The folder gets its name when it is complete; an older history there is replaced. Own rows
         are not written, only their number and checksum. ``also`` may add files of its own.
@@ -209,11 +220,14 @@ class History:
         return path
 
     def _write(self, folder: pathlib.Path) -> None:
-        config = lora_config(self.task, base_config(self.task.model))
-        config.base_model_name_or_path = public_name(self.task.model)
-        config.inference_mode = True
-        config.save_pretrained(folder)
-        save_file(self.weights, folder / ADAPTER, metadata={"format": "pt"})
+        config = base_config(self.task.model)
+        if self.task.tune in OF_PEFT:
+            config = peft_config(self.task, config)
+            config.base_model_name_or_path = public_name(self.task.model)
+            config.inference_mode = True
+        if self.task.tune != "head":
+            config.save_pretrained(folder)
+        save_file(self.weights, folder / FILES[self.task.tune], metadata={"format": "pt"})
         if self.base_deltas:
             save_file(self.base_deltas, folder / BASE)
         if self.personal:
@@ -243,23 +257,28 @@ class History:
             for i, name in enumerate(record.get("personal", ()))
         }
         start = Evaluation(**record["start"])
-        return cls(task, start, rounds, load_weights(folder), base, personal)
+        return cls(task, start, rounds, load_weights(folder, task.tune), base, personal)
 
 
-def load_weights(path: str | os.PathLike) -> Weights:
-    """The arrays of a saved adapter, in the order of their names."""
-    return dict(sorted(load_file(pathlib.Path(path) / ADAPTER).items()))
+def load_weights(path: str | os.PathLike, tune: str = "lora") -> Weights:
+    """The arrays that were saved, in the order of their names."""
+    return dict(sorted(load_file(pathlib.Path(path) / FILES[tune]).items()))
 
 
-def load_adapter(path: str | os.PathLike) -> peft.PeftModel:
-    """The pretrained model with a saved adapter: a plain peft model, usable without Flower.
+def load_adapter(path: str | os.PathLike) -> torch.nn.Module:
+    """The pretrained model with what was trained, usable without Flower.
 
-    What the run merged into the base is added to the model's weights.
+    A plain peft model for adapters, prompts and prefixes, with what the run merged into the base
+    added to its weights; else the model itself, with its trained head or all its trained weights.
     """
     task = json.loads((pathlib.Path(path) / TASK).read_text())
-    base = load_base(task["model"]).model
+    base, tune = load_base(task["model"]).model, task.get("tune", "lora")
+    if tune not in OF_PEFT:
+        model = own_part(tune, base)
+        write_adapter(trained_parameters(model), load_weights(path, tune))
+        return model.requires_grad_(False)
     with quiet():
-        model = peft.PeftModel.from_pretrained(base, path)
+        model = peft.PeftModel.from_pretrained(base, path).requires_grad_(False)
     merged = pathlib.Path(path) / BASE
     if merged.exists():
         Base(model).write(load_file(merged))

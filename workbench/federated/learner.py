@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ Gradient = Callable[[dict[str, torch.nn.Parameter]], None]
 
 
 class Learner:
-    """The task's model with adapters, and the task's clients."""
+    """The task's model with what the task trains, and the task's clients."""
 
     def __init__(self, task: FederatedTask):
         base = load_base(task.model)
@@ -70,6 +70,10 @@ class Learner:
 
     def start(self) -> Weights:
         """The arrays that every client starts from: those of the pretrained model."""
+        return self._start
+
+    @cached_property
+    def _start(self) -> Weights:
         return initial_adapter(self.task)
 
     def tensors(self, weights: Weights) -> dict[str, torch.Tensor]:
@@ -81,7 +85,7 @@ class Learner:
         self.base.write(deltas)
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """A fresh optimizer of the adapters."""
+        """A fresh optimizer of what is trained."""
         kinds = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
         kind = kinds[self.task.optimizer]
         return kind(self.parameters.values(), lr=self.task.learning_rate, weight_decay=0.0)
@@ -102,7 +106,7 @@ class Learner:
                 loss = self.objective(self.model, self.tokenizer, batch).mean
                 loss.backward()
                 if gradient is not None:
-                    gradient(self.parameters)
+                    gradient(_with_gradients(self.parameters))
                 optimizer.step()
                 losses.append(loss.item())
         return losses
@@ -114,7 +118,7 @@ class Learner:
         """
         write_adapter(self.parameters, weights)
         total, hits, count = 0.0, 0, 0
-        rows = self._evaluated(client)
+        rows = self.evaluated_rows(client)
         size = self.objective.eval_batch
         with torch_threads(self.task.threads), torch.no_grad():
             for first in range(0, len(rows), size):
@@ -124,13 +128,21 @@ class Learner:
         mean, accuracy = (total / count, hits / count) if count else (0.0, 0.0)
         return {"loss": mean, "accuracy": accuracy, "predictions": count}
 
-    def _evaluated(self, client: int) -> list[Row]:
+    def evaluated_rows(self, client: int) -> list[Row]:
         """The client's held-out rows, or as many of them as are evaluated."""
         held_out = self.clients[client].held_out
         limit = self.task.eval_examples or self.objective.eval_rows
         draw = generator(self.task.seed, EVALUATION, client)
         chosen = sorted(draw.permutation(len(held_out))[:limit])
         return [held_out[i] for i in chosen]
+
+
+def _with_gradients(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.nn.Parameter]:
+    """The parameters, with zeros for gradients of those that the loss does not depend on."""
+    for parameter in parameters.values():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    return parameters
 
 
 def _batches(rows: Sequence[Row], size: int, draw: np.random.Generator) -> Iterator[list[Row]]:

@@ -173,6 +173,18 @@ def meta_base(model: str) -> torch.nn.Module:
         return (AutoModelForCausalLM if is_causal(config) else AutoModel).from_config(config)
 
 
+def random_model(model: str, seed: int) -> torch.nn.Module:
+    """A model of the same architecture with its own random start in place of pretrained weights.
+
+    torch's generator is seeded for it and put back; bits hold for one version of transformers.
+    """
+    config = base_config(model)
+    kind = AutoModelForCausalLM if is_causal(config) else AutoModel
+    with torch.random.fork_rng(), quiet():
+        torch.manual_seed(seed)
+        return kind.from_config(config, dtype=torch.float32).eval()
+
+
 def is_causal(config: transformers.PretrainedConfig) -> bool:
     """Whether the model generates text; else it is taken for an encoder."""
     return any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in config.architectures or [])

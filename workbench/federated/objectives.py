@@ -1,7 +1,7 @@
 """What a model learns from its rows: find the answer, continue a text, answer a question."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -24,11 +24,17 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Loss:
-    """A batch's mean loss, over how many predictions, and how many of these were right."""
+    """A batch's mean loss, over how many predictions, and how many of these were right.
+
+    ``truth`` and ``chosen`` say of each prediction what was right and what the model chose: a
+    place in the batch, or a token.
+    """
 
     mean: torch.Tensor
     count: int
     hits: int
+    truth: list[int] = field(default_factory=list)
+    chosen: list[int] = field(default_factory=list)
 
 
 class Retrieval:
@@ -48,8 +54,7 @@ class Retrieval:
         scores = SCALE * asked @ given.T
         scores = scores.masked_fill(same_meaning(questions, answers).to(scores.device), -torch.inf)
         target = torch.arange(len(rows), device=scores.device)
-        hits = int((scores.argmax(1) == target).sum())
-        return Loss(F.cross_entropy(scores, target), len(rows), hits)
+        return _loss(scores, target)
 
 
 class Text:
@@ -115,8 +120,10 @@ def embed(model: torch.nn.Module, tokenizer, texts: Sequence[str]) -> torch.Tens
 
 
 def _embed(model: torch.nn.Module, tokenizer, texts: list[str]) -> torch.Tensor:
-    encoded = tokenizer(texts, truncation=True, **_padded("retrieval")).to(model.device)
-    hidden = model(**encoded).last_hidden_state
+    padded = _padded("retrieval") | {"return_token_type_ids": False}  # one text, so all are 0
+    encoded = tokenizer(texts, truncation=True, **padded).to(model.device)
+    length = encoded["input_ids"].shape[1]  # a prompt before the text is not averaged
+    hidden = model(**encoded).last_hidden_state[:, -length:]
     mask = encoded["attention_mask"].unsqueeze(-1).to(hidden.dtype)
     return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
 
@@ -157,12 +164,19 @@ def conversation(tokenizer, question: str, answer: str | None) -> tuple[list[int
 def next_token_loss(model, tokens, mask, labels) -> Loss:
     """Cross-entropy of each next token; ``labels`` say which are counted."""
     device = model.device
-    logits = model(input_ids=tokens.to(device), attention_mask=mask.to(device)).logits[:, :-1]
+    said = model(input_ids=tokens.to(device), attention_mask=mask.to(device))
+    logits = said.logits[:, -tokens.shape[1] : -1]  # a prompt before the text is not predicted
     target = labels[:, 1:].to(device)
     counted = target != IGNORE
-    mean = F.cross_entropy(logits[counted], target[counted])
-    hits = int((logits[counted].argmax(-1) == target[counted]).sum())
-    return Loss(mean, int(counted.sum()), hits)
+    return _loss(logits[counted], target[counted])
+
+
+def _loss(scores: torch.Tensor, truth: torch.Tensor) -> Loss:
+    """Cross-entropy of predictions, a row of scores for each."""
+    chosen = scores.argmax(1)
+    hits = int((chosen == truth).sum())
+    mean = F.cross_entropy(scores, truth)
+    return Loss(mean, len(truth), hits, truth.tolist(), chosen.tolist())
 
 
 def _padded(kind: str) -> dict:

@@ -26,6 +26,7 @@ from workbench.federated.lora import Weights, initial_adapter
 from workbench.federated.partition import clients_of
 from workbench.federated.server_app import KEEP, PROGRESS
 from workbench.federated.task import FederatedTask
+from workbench.federated.tuning import check_model
 
 ENGINES = ("in-process", "ray")
 #: The part of a GPU that one of Ray's clients takes, where there is one.
@@ -68,7 +69,8 @@ def simulate(
     """
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r}; it is one of {list(ENGINES)}.")
-    clients_of(task)  # refuses before a model is loaded
+    clients_of(task)  # both refuse before a model is loaded
+    check_model(task)
     with _folder(run_dir) as folder:
         done = checkpoint.latest(folder, task, strict)
         if done is None or len(done.history.rounds) < task.rounds:

@@ -19,6 +19,13 @@ from workbench.federated.task_checks import as_rows, check_task
 
 #: Learning rates that lowered the loss on validation text most; other models take the last.
 LEARNING_RATES = {"minilm": 5e-3, "smollm2-135m": 1e-3, None: 5e-4}
+#: For what is not LoRA: customary rates, not tuned. Choose one with ``eval_split="validation"``.
+OTHER_RATES = {
+    "head": {"minilm": 5e-3, "smollm2-135m": 1e-3, None: 1e-3},
+    "prompt": {"minilm": 1e-2, "smollm2-135m": 3e-2, None: 1e-2},
+    "prefix": {"smollm2-135m": 1e-2, None: 1e-2},
+    "full": {"minilm": 1e-4, "smollm2-135m": 3e-5, None: 3e-5},
+}
 #: SGD needs larger steps than AdamW on the same adapters.
 SGD_FACTOR = 300.0
 
@@ -45,15 +52,24 @@ class FederatedTask:
     optimizer : {"adamw", "sgd"}
         Made anew by each client in each round, as in FedAvg.
     lr : float or None
-        Learning rate of the clients; ``None`` takes one that was tuned for the model.
+        Learning rate of the clients; ``None`` takes one that was tuned for the model with LoRA, or
+        is customary for other kinds of tuning.
     seed : int
         Of the split, the partition, the adapters, the sampling of clients and of batches.
     threads : int
         CPU threads of torch while a client works; bits differ between 1 and 2.
-    tune : {"lora"}
-        What is trained: low-rank adapters on the projections that peft chooses for the model.
+    tune : {"lora", "head", "prompt", "prefix", "full"}
+        What is trained and travels: low-rank adapters on the projections that peft chooses for the
+        model; the head, which is a causal model's output layer (a copy, where it shares the input's
+        matrix), or a projection of an encoder's vectors that starts as the identity; a prompt of
+        virtual tokens before the text; a prefix of keys and values in each layer; or all weights.
+    start : {"pretrained", "random"}
+        ``"random"`` trains the same architecture from its own random weights, drawn from ``seed``;
+        it needs ``tune="full"``.
     lora_rank, lora_scale
         Rank r of the adapters; ``lora_scale`` times B A is added to a weight.
+    virtual_tokens : int
+        Length of a prompt or a prefix.
     min_clients : int
         Fewest valid updates with which a round goes on.
     max_update_norm : float or None
@@ -96,8 +112,10 @@ class FederatedTask:
     seed: int = 0
     threads: int = 1
     tune: str = "lora"
+    start: str = "pretrained"
     lora_rank: int = 8
     lora_scale: float = 2.0
+    virtual_tokens: int = 8
     min_clients: int = 1
     max_update_norm: float | None = None
     method: Method | str | dict[str, Any] = "fedavg"
@@ -120,10 +138,11 @@ class FederatedTask:
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate in use: ``lr``, or the one tuned for the model."""
+        """The learning rate in use: ``lr``, or the one tuned for the model and what is trained."""
         if self.lr is not None:
             return self.lr
-        tuned = LEARNING_RATES.get(self.model, LEARNING_RATES[None])
+        rates = OTHER_RATES.get(self.tune, LEARNING_RATES)
+        tuned = rates.get(self.model, rates[None])
         return tuned * SGD_FACTOR if self.optimizer == "sgd" else tuned
 
     def to_json(self) -> str:

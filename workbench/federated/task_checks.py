@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from workbench.federated.methods.base import TUNES
 from workbench.federated.options import FAMILIES
 from workbench.federated.options.compatible import check_compatible
 
@@ -14,7 +15,8 @@ from workbench.federated.options.compatible import check_compatible
 DATASETS = {"chatterbot": ("question", "answer"), "sotu": ("text",)}
 CHOICES = {
     "optimizer": ("adamw", "sgd"),
-    "tune": ("lora",),
+    "tune": TUNES,
+    "start": ("pretrained", "random"),
     "eval_split": ("test", "validation"),
 }
 
@@ -63,6 +65,11 @@ def _check_choices(task: Any) -> None:
     for name, allowed in CHOICES.items():
         if getattr(task, name) not in allowed:
             raise ValueError(f"{name}={getattr(task, name)!r}; it is one of {list(allowed)}.")
+    if task.start == "random" and task.tune != "full":
+        raise ValueError(
+            f"start='random' with tune={task.tune!r}; a random model has to learn in all its "
+            "weights. Take tune='full', or start='pretrained'."
+        )
     if not isinstance(task.model, str) or not task.model:
         raise ValueError(f"model={task.model!r}; give a name, a folder or an id.")
 
@@ -124,7 +131,8 @@ def _check_options(task: Any) -> None:
         option.check_task(task)
     if task.tune not in task.method.tunes:
         raise ValueError(
-            f"{task.method!r} with tune={task.tune!r}; it works with {list(task.method.tunes)}."
+            f"{task.method!r} with tune={task.tune!r}; it works with {list(task.method.tunes)}. "
+            "Take one of these, or method='fedavg'."
         )
     check_compatible(options)
     if task.privacy is not None and task.privacy.delta >= 1 / task.num_clients:

@@ -1,14 +1,14 @@
 """What travels: records and arrays, their bytes as a closed form, and which updates are refused."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from workbench.federated.client_memory import is_stateful
-from workbench.federated.lora import Weights, adapter_shapes, full_shapes
+from workbench.federated.lora import Shapes, Weights, adapter_shapes, full_shapes
 from workbench.federated.options.compression import Spec, Specs
 from workbench.federated.options.privacy import CentralDP
 from workbench.federated.task import FederatedTask
@@ -56,7 +56,7 @@ def round_traffic(
     ----------
     task : FederatedTask
         The model, the adapters and the clients of a round.
-    tune : {None, "lora", "full"}
+    tune : {None, "lora", "head", "prompt", "prefix", "full"}
         What is sent; ``None`` is what the task trains, ``"full"`` all weights of the model.
     clients : sequence of int or None
         Who trains; ``None`` stands for the first ``clients_per_round`` ones, which is what a
@@ -72,11 +72,7 @@ def round_traffic(
     >>> everything.uplink_bytes // adapters.uplink_bytes
     597
     """
-    tune = tune or task.tune
-    if tune not in ("lora", "full"):
-        raise ValueError(f"tune={tune!r}; there is a closed form for 'lora' and for 'full'.")
-    shapes = adapter_shapes(task) if tune == "lora" else full_shapes(task)
-    model = {name: Spec(shape) for name, shape in shapes.items()}
+    model = {name: Spec(shape) for name, shape in _shapes(task, tune or task.tune).items()}
     up = down = 0
     for client in range(task.clients_per_round) if clients is None else clients:
         sent = task.method.down(model, client) | task.method.merged(model, merged_updates)
@@ -85,6 +81,17 @@ def round_traffic(
         up += _reply_bytes(task)
         up += arrays_bytes(sends) if task.secure_aggregation is None else masked_bytes(sends)
     return Traffic(up, down)
+
+
+def _shapes(task: FederatedTask, tune: str) -> Shapes:
+    if tune not in task.method.tunes:
+        raise ValueError(
+            f"tune={tune!r}; with {task.method!r} there is a closed form for "
+            f"{list(task.method.tunes)}."
+        )
+    if tune == "full":
+        return full_shapes(task)
+    return adapter_shapes(replace(task, tune=tune, start="pretrained"))
 
 
 def wire_specs(task: FederatedTask, specs: Specs) -> Specs:
