@@ -27,16 +27,15 @@ from workbench.federated.traffic import (
     METRICS,
     count_bytes,
     evaluation_fault,
-    largest_norm,
     packer,
     request,
 )
 from workbench.federated.updates import (
     Expected,
     RefusedError,
-    change_norm,
     read_update,
     state_round,
+    too_large,
 )
 from workbench.federated.waiting import nodes_there, replies_to
 
@@ -218,7 +217,7 @@ class Server:
         self, answers: Answers, sent: dict[int, Arrays]
     ) -> tuple[list[Update], dict[str, str]]:
         """Sort the updates into those to be used and those refused, with the reason."""
-        failed, norms, updates = dict(answers.failed), {}, {}
+        failed, references, updates = dict(answers.failed), {}, {}
         for client, reply in answers.replies.items():
             expected = Expected.of(self.task, sent[client], client)
             try:
@@ -227,11 +226,9 @@ class Server:
                 failed[self.names[client]] = f"refused: {refused}"
             else:
                 updates[client] = update
-                norms[client] = change_norm(update, expected.reference)
-        limit = largest_norm(list(norms.values()), self.task)
-        for client, norm in norms.items():
-            if not norm <= limit:
-                failed[self.names[client]] = f"refused: norm {norm:.3g} is above {limit:.3g}"
+                references[client] = expected.reference
+        for client, reason in too_large(self.task, updates, references).items():
+            failed[self.names[client]] = f"refused: {reason}"
         note_left_out(failed)
         return [u for i, u in updates.items() if self.names[i] not in failed], failed
 

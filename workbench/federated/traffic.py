@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -127,9 +128,14 @@ def masked_bytes(specs: Specs) -> int:
 
 def count_bytes(message: Message) -> int:
     """Flower's own count of what a message carries; 0 for an error."""
-    if not message.has_content():
+    return sum(map(_record_bytes, message.content.values())) if message.has_content() else 0
+
+
+def _record_bytes(record: Any) -> int:
+    try:
+        return record.count_bytes()
+    except (ValueError, IndexError):  # Flower's, at an empty text or list in a ConfigRecord
         return 0
-    return sum(record.count_bytes() for record in message.content.values())
 
 
 def pack(weights: Weights) -> ArrayRecord:
@@ -204,10 +210,15 @@ def arrays_fault(arrays: ArrayRecord, expected: Specs) -> str | None:
         spec = expected[name]
         if array.dtype != str(spec.dtype) or tuple(array.shape) != spec.shape:
             return f"{name} is {array.dtype}{list(array.shape)}, not {spec.dtype}{list(spec.shape)}"
+        size = prod(spec.shape) * spec.dtype.itemsize + NPY_HEADER_BYTES
+        if len(array.data) != size:
+            return f"{name} has {len(array.data)} bytes, not {size}"
         try:
             values = array.numpy()
-        except (ValueError, TypeError, EOFError) as error:
-            return f"{name} can't be read: {error}"
+        except Exception as error:  # a header that lies can make NumPy raise almost anything
+            return f"{name} can't be read: {type(error).__name__}"
+        if not isinstance(values, np.ndarray):
+            return f"{name} holds {type(values).__name__}, not an array"
         if values.shape != spec.shape or values.dtype != spec.dtype:
             return f"{name} holds {values.dtype}{list(values.shape)}, not what it says"
         if not np.isfinite(values).all():
@@ -224,6 +235,13 @@ def largest_norm(norms: Sequence[float], task: FederatedTask) -> float:
     """The largest norm that is accepted in a round with these norms."""
     if task.max_update_norm is not None:
         return task.max_update_norm
-    if len(norms) < NORM_LEAST or isinstance(task.privacy, CentralDP):  # which clips instead
+    if isinstance(task.privacy, CentralDP):  # which clips instead
+        return float("inf")
+    return usual_limit(norms)
+
+
+def usual_limit(norms: Sequence[float]) -> float:
+    """The limit where the task says nothing: a multiple of the median, if there are enough."""
+    if len(norms) < NORM_LEAST:
         return float("inf")
     return NORM_FACTOR * float(np.median(norms))

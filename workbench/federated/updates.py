@@ -17,7 +17,7 @@ from workbench.federated.client_memory import (
     part,
 )
 from workbench.federated.masking import Maskable
-from workbench.federated.methods.base import Arrays, Update, model_part
+from workbench.federated.methods.base import Arrays, Update, as_control, control_part, model_part
 from workbench.federated.options.compression import Specs
 from workbench.federated.options.privacy import LocalDP
 from workbench.federated.partition import NOISE, ROUNDING, Client, generator
@@ -29,10 +29,12 @@ from workbench.federated.traffic import (
     STATE_ROUND,
     TRAIN_LOSS,
     arrays_fault,
+    largest_norm,
     metrics_fault,
     reply,
     specs_of,
     unpack,
+    usual_limit,
     wire_specs,
 )
 
@@ -170,8 +172,32 @@ def _decoded(task: FederatedTask, arrays: Arrays, reference: Arrays) -> Arrays:
 
 def change_norm(update: Update, reference: Arrays) -> float:
     """Euclidean norm of what a client changed of the model, in float64."""
-    mine = model_part(update.arrays)
-    return norm_of({n: a.astype(np.float64) - reference[n] for n, a in mine.items()})
+    return _norm(model_part(update.arrays), reference)
+
+
+def too_large(
+    task: FederatedTask, updates: Mapping[int, Update], references: Mapping[int, Arrays]
+) -> dict[int, str]:
+    """Which clients' updates are too large in this round, and why.
+
+    What travels beside the model, such as control variates, has a norm of its own; its limit is a
+    multiple of the round's median, whatever the task says of the model's.
+    """
+    norms = {i: change_norm(update, references[i]) for i, update in updates.items()}
+    limit = largest_norm(list(norms.values()), task)
+    found = {i: f"norm {n:.3g} is above {limit:.3g}" for i, n in norms.items() if not n <= limit}
+    beside = {
+        i: _norm(as_control(control_part(u.arrays)), references[i]) for i, u in updates.items()
+    }
+    limit = usual_limit(list(beside.values()))
+    for client, norm in beside.items():
+        if norm > limit > 0:
+            found.setdefault(client, f"norm {norm:.3g} beside the model is above {limit:.3g}")
+    return found
+
+
+def _norm(arrays: Arrays, reference: Arrays) -> float:
+    return norm_of({name: a.astype(np.float64) - reference[name] for name, a in arrays.items()})
 
 
 def state_round(metrics: Mapping[str, Any]) -> int:
