@@ -81,6 +81,11 @@ from workbench.exercises.sequence import (
     check_switchable,
     check_ulysses_layouts,
 )
+from workbench.exercises.together import (
+    check_rounds_to_target,
+    check_trained_numbers,
+    check_worst_clients,
+)
 from workbench.exercises.training import (
     check_loss_part,
     check_reshard,
@@ -136,6 +141,7 @@ __all__ = [
     "check_recomputed_bytes",
     "check_reshard",
     "check_ring_bytes",
+    "check_rounds_to_target",
     "check_runnable",
     "check_samples_that_fit",
     "check_sent_bytes",
@@ -148,11 +154,13 @@ __all__ = [
     "check_switch_count",
     "check_switchable",
     "check_total_volume",
+    "check_trained_numbers",
     "check_ulysses_layouts",
     "check_usp_bytes",
     "check_waiting_share",
     "check_weighted_mean",
     "check_wire_seconds",
+    "check_worst_clients",
     "check_zigzag",
     "recall",
 ]
