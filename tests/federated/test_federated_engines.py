@@ -129,7 +129,7 @@ def test_the_threads_of_torch_are_put_back(task):
 
 
 def test_an_unknown_engine_is_refused(task):
-    with pytest.raises(ValueError, match="one of \\['in-process', 'ray'\\]"):
+    with pytest.raises(ValueError, match="one of \\['in-process', 'ray', 'vectorised'\\]"):
         simulate(task, engine="mpi")
 
 

@@ -13,6 +13,7 @@ import peft
 import torch
 from safetensors.numpy import load_file, save_file
 
+from workbench.federated.linear import BIAS, LINEAR, WEIGHT, LinearHead, is_linear
 from workbench.federated.lora import Base, Weights, write_adapter
 from workbench.federated.models import base_config, load_base, public_name, quiet
 from workbench.federated.partition import clients_of
@@ -130,6 +131,9 @@ class History:
     personal : dict
         Client -> its own adapter, where the method gives clients one; without those that have not
         trained.
+    engine : str
+        "messages" where server and clients talked through Flower; "vectorised" where all clients
+        were computed at once and nothing travelled.
     """
 
     task: FederatedTask
@@ -138,6 +142,7 @@ class History:
     weights: Weights
     base_deltas: Weights = field(default_factory=dict)
     personal: dict[str, Weights] = field(default_factory=dict)
+    engine: str = "messages"
 
     def adapter(self, client: str | int) -> Weights:
         """The adapter that a client uses: its own where it has one, else the common one."""
@@ -220,13 +225,8 @@ class History:
         return path
 
     def _write(self, folder: pathlib.Path) -> None:
-        config = base_config(self.task.model)
-        if self.task.tune in OF_PEFT:
-            config = peft_config(self.task, config)
-            config.base_model_name_or_path = public_name(self.task.model)
-            config.inference_mode = True
-        if self.task.tune != "head":
-            config.save_pretrained(folder)
+        if not is_linear(self.task):
+            self._write_config(folder)
         save_file(self.weights, folder / FILES[self.task.tune], metadata={"format": "pt"})
         if self.base_deltas:
             save_file(self.base_deltas, folder / BASE)
@@ -235,10 +235,20 @@ class History:
             save_file({f"{i}/{k}": a for i, each in models for k, a in each.items()}, folder / OWN)
         (folder / TASK).write_text(self.task.public_json())
         record = {"start": asdict(self.start), "rounds": [asdict(each) for each in self.rounds]}
-        record["personal"] = list(self.personal)
+        record |= {"personal": list(self.personal), "engine": self.engine}
         (folder / RECORD).write_text(json.dumps(record))
         self.to_frame().to_csv(folder / "rounds.csv", index=False)
         self.clients_to_frame().to_csv(folder / "clients.csv", index=False)
+
+    def _write_config(self, folder: pathlib.Path) -> None:
+        """What peft or transformers need to open the arrays; a head needs neither."""
+        config = base_config(self.task.model)
+        if self.task.tune in OF_PEFT:
+            config = peft_config(self.task, config)
+            config.base_model_name_or_path = public_name(self.task.model)
+            config.inference_mode = True
+        if self.task.tune != "head":
+            config.save_pretrained(folder)
 
     @classmethod
     def load(cls, path: str | os.PathLike, task: FederatedTask | None = None) -> "History":
@@ -257,7 +267,8 @@ class History:
             for i, name in enumerate(record.get("personal", ()))
         }
         start = Evaluation(**record["start"])
-        return cls(task, start, rounds, load_weights(folder, task.tune), base, personal)
+        engine, arrays = record.get("engine", "messages"), load_weights(folder, task.tune)
+        return cls(task, start, rounds, arrays, base, personal, engine)
 
 
 def load_weights(path: str | os.PathLike, tune: str = "lora") -> Weights:
@@ -270,9 +281,16 @@ def load_adapter(path: str | os.PathLike) -> torch.nn.Module:
 
     A plain peft model for adapters, prompts and prefixes, with what the run merged into the base
     added to its weights; else the model itself, with its trained head or all its trained weights.
+    A linear classifier comes as itself.
     """
     task = json.loads((pathlib.Path(path) / TASK).read_text())
-    base, tune = load_base(task["model"]).model, task.get("tune", "lora")
+    tune = task.get("tune", "lora")
+    if task["model"] == LINEAR:
+        weights = {k: torch.from_numpy(a) for k, a in load_weights(path, tune).items()}
+        head = LinearHead(*weights[WEIGHT].shape)
+        head.load_state_dict({k: weights[k] for k in (WEIGHT, BIAS)})
+        return head
+    base = load_base(task["model"]).model
     if tune not in OF_PEFT:
         model = own_part(tune, base)
         write_adapter(trained_parameters(model), load_weights(path, tune))

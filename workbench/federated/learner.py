@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 import torch
 
+from workbench.federated.linear import LinearHead, is_linear, sizes
 from workbench.federated.lora import (
     Base,
     Weights,
@@ -17,8 +18,8 @@ from workbench.federated.lora import (
     read_adapter,
     write_adapter,
 )
-from workbench.federated.models import load_base
-from workbench.federated.objectives import objective
+from workbench.federated.models import load_base, local_device
+from workbench.federated.objectives import Classify, objective
 from workbench.federated.partition import BATCHES, EVALUATION, Row, clients_of, generator
 from workbench.federated.task import FederatedTask
 
@@ -30,13 +31,17 @@ class Learner:
     """The task's model with what the task trains, and the task's clients."""
 
     def __init__(self, task: FederatedTask):
-        base = load_base(task.model)
         self.task = task
-        self.objective = objective(task, base)
-        self.tokenizer = base.tokenizer
-        self.model = add_adapters(task, base.model).eval()
+        if is_linear(task):
+            self.objective, self.tokenizer = Classify(), None
+            self.model: torch.nn.Module = LinearHead(*sizes(task.dataset)).to(local_device())
+        else:
+            base = load_base(task.model)
+            self.objective = objective(task, base)
+            self.tokenizer = base.tokenizer
+            self.model = add_adapters(task, base.model).eval()
+            self.base = Base(self.model)
         self.parameters = adapter_parameters(self.model)
-        self.base = Base(self.model)
         self.clients = clients_of(task)
 
     def train(
@@ -146,12 +151,21 @@ def _with_gradients(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torc
 
 
 def _batches(rows: Sequence[Row], size: int, draw: np.random.Generator) -> Iterator[list[Row]]:
-    """Batches without end; a pass's last rows that fill no batch are left for the next pass."""
-    size = min(size, len(rows))
+    """Batches of rows without end, as `batch_places` draws them."""
+    for places in batch_places(len(rows), size, draw):
+        yield [rows[i] for i in places]
+
+
+def batch_places(count: int, size: int, draw: np.random.Generator) -> Iterator[np.ndarray]:
+    """Places of a batch's rows among ``count``, without end, shuffled anew in each pass.
+
+    A pass's last rows that fill no batch are left for the next pass.
+    """
+    size = min(size, count)
     while True:
-        order = draw.permutation(len(rows))
-        for first in range(0, len(order) - size + 1, size):
-            yield [rows[i] for i in order[first : first + size]]
+        order = draw.permutation(count)
+        for first in range(0, count - size + 1, size):
+            yield order[first : first + size]
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import torch
 
+from workbench.federated import linear
+from workbench.federated.linear import is_linear
 from workbench.federated.models import meta_base
 from workbench.federated.partition import ADAPTER, generator
 from workbench.federated.task import FederatedTask
@@ -22,18 +24,24 @@ def add_adapters(task: FederatedTask, model: torch.nn.Module) -> torch.nn.Module
 
 def adapter_shapes(task: FederatedTask) -> Shapes:
     """Name and shape of every array that travels, in peft's own names where it is peft's."""
+    if is_linear(task):
+        return linear.shapes(task)
     named = in_model_order(tuned(task, meta_base(task.model)))
     return {name: tuple(parameter.shape) for name, parameter in named.items()}
 
 
 def full_shapes(task: FederatedTask) -> Shapes:
     """Name and shape of every weight of the model, tied ones once: what full tuning sends."""
+    if is_linear(task):
+        return linear.shapes(task)
     named = meta_base(task.model).named_parameters()
     return {name: tuple(weight.shape) for name, weight in named}
 
 
 def initial_adapter(task: FederatedTask) -> Weights:
     """The arrays that every client starts from; see `workbench.federated.tuning.start_of`."""
+    if is_linear(task):
+        return linear.start(task)
     return start_of(task, adapter_shapes(task), generator(task.seed, ADAPTER))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
+from workbench.federated.linear import tensors
 from workbench.federated.models import Base
 from workbench.federated.partition import Row
 from workbench.federated.task import FederatedTask
@@ -86,7 +87,18 @@ class Chat:
         return next_token_loss(model, encoded["input_ids"], encoded["attention_mask"], labels)
 
 
-Objective = Retrieval | Text | Chat
+class Classify:
+    """Tell the class of a row by its features."""
+
+    eval_rows, eval_batch = 256, 256
+
+    def __call__(self, model: torch.nn.Module, tokenizer, rows: Sequence[Row]) -> Loss:
+        """The loss of one batch of features and labels."""
+        features, labels = (each.to(model.device) for each in tensors(rows))
+        return _loss(model(features), labels)
+
+
+Objective = Retrieval | Text | Chat | Classify
 
 
 def objective(task: FederatedTask, base: Base) -> Objective:

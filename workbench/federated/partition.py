@@ -144,10 +144,12 @@ def _splits(task: FederatedTask, rows: Sequence[Row]) -> dict[str, str]:
 
 def _group(row: Row) -> str:
     """What must not be in training and held out at once: an address, a question, or the text."""
-    for column in ("group", "address", "question", "text"):
+    for column in ("group", "address", "question", "text", "features"):
         if row.get(column) is not None:
             return _normal(row[column])
-    raise ValueError(f"a row has none of 'group', 'address', 'question', 'text': {sorted(row)}")
+    raise ValueError(
+        f"a row has none of 'group', 'address', 'question', 'text', 'features': {sorted(row)}"
+    )
 
 
 def _normal(text: Any) -> str:

@@ -3,15 +3,14 @@
 import logging
 import pathlib
 import time
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
-from tqdm.auto import tqdm
 
-from workbench.federated import checkpoint
-from workbench.federated.accounting import epsilon_said, epsilon_spent, most_trained
+from workbench.federated import checkpoint, run_record
+from workbench.federated.accounting import epsilon_spent, most_trained
 from workbench.federated.checkpoint import Checkpoint
 from workbench.federated.client_app import CLIENT, PARTITION, RUN_DIR, TASK
 from workbench.federated.client_memory import is_stateful
@@ -20,6 +19,7 @@ from workbench.federated.joining import mean_loss, next_state
 from workbench.federated.lora import initial_adapter
 from workbench.federated.methods.base import Arrays, ServerState, Update
 from workbench.federated.partition import sample
+from workbench.federated.progress import told, watch_of
 from workbench.federated.record import note_joined, recorded
 from workbench.federated.secagg import secure_round
 from workbench.federated.task import FederatedTask
@@ -37,11 +37,13 @@ from workbench.federated.updates import (
     state_round,
     too_large,
 )
-from workbench.federated.waiting import nodes_there, replies_to
+from workbench.federated.waiting import Answers, nodes_there, replies_to
 
 #: Keys of the run's config beside the task and the folder.
 PROGRESS, KEEP, RECORD = "progress", "keep", "record"
 JOIN_TIMEOUT, ROUND_TIMEOUT = "join-timeout-s", "round-timeout-s"
+#: What a Grid in the server's own process may have: who is told how the run goes.
+WATCH = "watch"
 #: How long the server waits for nodes to join, and for the replies of one exchange [s].
 JOIN_TIMEOUT_S, ROUND_TIMEOUT_S = 120.0, 3600.0
 
@@ -55,22 +57,12 @@ def main(grid: Grid, context: Context) -> None:
     config = context.run_config
     task, run_dir = FederatedTask.from_json(str(config[TASK])), str(config[RUN_DIR])
     with recorded(config.get(RECORD)):
-        server = Server(grid, task, run_dir, bool(config.get(PROGRESS, False)), bool(config[KEEP]))
+        watch = getattr(grid, WATCH, None) or bool(config.get(PROGRESS, False))
+        server = Server(grid, task, run_dir, watch, bool(config[KEEP]))
         server.join_timeout_s = float(config.get(JOIN_TIMEOUT, JOIN_TIMEOUT_S))
         server.round_timeout_s = float(config.get(ROUND_TIMEOUT, ROUND_TIMEOUT_S))
         server.record = config.get(RECORD)
         server.run()
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The replies of one exchange by partition, who failed and why, and the bytes both ways."""
-
-    replies: dict[int, Message]
-    failed: dict[str, str]
-    sent_bytes: int
-    received_bytes: int
-    key_bytes: int = 0
 
 
 class Server:
@@ -81,13 +73,12 @@ class Server:
         grid: Grid,
         task: FederatedTask,
         run_dir: str,
-        progress: bool = False,
+        progress: Any = False,
         keep: bool = True,
     ):
         self.grid, self.task, self.run_dir = grid, task, pathlib.Path(run_dir)
         self.keep, self.method = keep, task.method
-        total = task.rounds * task.clients_per_round + (task.rounds + 1) * task.num_clients
-        self.bar = tqdm(total=total, disable=not progress, desc="joining", unit="message")
+        self.watch = watch_of(progress)
         self.nodes: dict[int, int] = {}
         self.names: dict[int, str] = {}
         self.used = np.zeros(task.num_clients, np.int64)  # each client's last used round
@@ -99,10 +90,12 @@ class Server:
 
         A run that was cut off goes on after the last round that was written.
         """
-        with self.bar:
+        self.watch.begin(self.task)
+        try:
             self.meet()
             done = checkpoint.latest(self.run_dir, self.task) or self.begin()
             history, server, self.used = done.history, done.server, done.used
+            self.watch.evaluated(history)
             for number in range(len(history.rounds) + 1, self.task.rounds + 1):
                 server, done = self.round(server, number, history.rounds)
                 rounds = (*history.rounds, done)
@@ -110,18 +103,26 @@ class Server:
                     self.task, history.start, rounds, server.weights, server.base_deltas
                 )
                 if self.keep or number == self.task.rounds:
-                    checkpoint.write(self.run_dir, Checkpoint(history, server.memory, self.used))
+                    self.write(Checkpoint(history, server.memory, self.used))
+                self.watch.evaluated(history)
+        finally:
+            self.watch.end()
         return history
+
+    def write(self, state: Checkpoint) -> None:
+        """Leave the run as it is now in its folder."""
+        checkpoint.write(self.run_dir, state)
+        run_record.write(self.run_dir, state.history)
 
     def begin(self) -> Checkpoint:
         """The run before round 1, with the evaluation of the pretrained start."""
         weights = initial_adapter(self.task)
         server = ServerState(weights, {}, self.method.start(weights, self.task.num_clients))
-        self.bar.set_description("pretrained start")
+        self.watch.doing(0, "pretrained start")
         start, _ = self.evaluate(server, 0)
         state = Checkpoint(History(self.task, start, (), weights), server.memory, self.used)
         if self.keep:
-            checkpoint.write(self.run_dir, state)
+            self.write(state)
         return state
 
     def meet(self) -> None:
@@ -163,7 +164,7 @@ class Server:
     ) -> tuple[ServerState, Round]:
         """One round: the sampled clients train, their updates are joined, all evaluate."""
         started = time.perf_counter()
-        self.bar.set_description(f"round {number} of {self.task.rounds}: training")
+        self.watch.doing(number, "training")
         chosen = sample(self.task, number)
         self.wait_for(chosen, number)
         sent = {client: self.method.outgoing(server, client) for client in chosen}
@@ -180,7 +181,6 @@ class Server:
         trained = {self.names[update.client]: update.loss for update in valid}
         most = most_trained([*(each.trained for each in before), trained])
         epsilon = epsilon_spent(self.task, number, most)
-        self.bar.set_postfix(eval_loss=f"{evaluation.loss:.3f}", **epsilon_said(self.task, epsilon))
         seconds = time.perf_counter() - started
         return server, Round(
             number=number,
@@ -207,7 +207,8 @@ class Server:
             return answers, *self.accept(answers, sent), None
         places = (self.nodes, self.names, sent, number, self.round_timeout_s)
         done, joined, updates = secure_round(self.grid, self.task, *places)
-        self.bar.update(len(sent))
+        for client in sent:
+            self.watch.answered(self.names[client], {})
         failed = {self.names[client]: why for client, why in sorted(done.failed.items())}
         note_left_out(failed)
         answers = Answers({}, failed, done.downlink_bytes, done.uplink_bytes, done.key_bytes)
@@ -274,7 +275,6 @@ class Server:
         replies, received = {}, 0
         failed = dict.fromkeys(sent, f"no answer within {self.round_timeout_s:g} s")
         for node, reply in replies_to(self.grid, messages, self.round_timeout_s):
-            self.bar.update()
             client = partition[node]
             received += count_bytes(reply)
             if reply.has_content():
@@ -282,6 +282,7 @@ class Server:
                 del failed[client]
             else:
                 failed[client] = reply.error.reason
+            self.watch.answered(self.names[client], told(reply))
         return Answers(
             dict(sorted(replies.items())),
             {self.names[client]: reason for client, reason in sorted(failed.items())},

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from flwr.app import Context, Message, RecordDict
@@ -16,7 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.simulation import run_simulation
 
-from workbench.federated import checkpoint, client_app, server_app
+from workbench.federated import checkpoint, client_app, server_app, vectorised
 from workbench.federated.client_app import RUN_DIR, TASK
 from workbench.federated.client_memory import METHOD, ClientMemory, part
 from workbench.federated.history import History
@@ -24,11 +25,12 @@ from workbench.federated.in_process import InProcessGrid, quiet_flower, task_ide
 from workbench.federated.learner import forget_learners
 from workbench.federated.lora import Weights, initial_adapter
 from workbench.federated.partition import clients_of
-from workbench.federated.server_app import KEEP, PROGRESS
+from workbench.federated.progress import watch_of
+from workbench.federated.server_app import KEEP, WATCH
 from workbench.federated.task import FederatedTask
 from workbench.federated.tuning import check_model
 
-ENGINES = ("in-process", "ray")
+ENGINES = ("in-process", "ray", vectorised.ENGINE)
 #: The part of a GPU that one of Ray's clients takes, where there is one.
 CLIENT_GPUS = 0.25
 
@@ -37,7 +39,7 @@ def simulate(
     task: FederatedTask,
     engine: str = "in-process",
     run_dir: str | os.PathLike | None = None,
-    progress: bool = True,
+    progress: Any = True,
     strict: bool = False,
 ) -> History:
     """Run a federated task; the same seed gives the same weights, bit for bit.
@@ -46,14 +48,15 @@ def simulate(
     ----------
     task : FederatedTask
         What to run.
-    engine : {"in-process", "ray"}
-        One client after another in this process, or clients in parallel in Ray's processes, which
-        take several seconds to start.
+    engine : {"in-process", "ray", "vectorised"}
+        One client after another in this process; or clients in parallel in Ray's processes, which
+        take several seconds to start; or, with FedAvg of ``model="linear"`` alone, all clients in
+        one batched step, without messages and equal to 1e-5 only, which ``history.engine`` says.
     run_dir : path, optional
         Where each round is left as soon as it is done, with all that the run needs: a second call
         goes on after the last one, to the same bits. Without it, only the result is kept.
-    progress : bool
-        Show a bar that counts the clients' answers.
+    progress : bool or Watch
+        Show a bar that counts the clients' answers, or tell a `Watch`, such as a dashboard.
     strict : bool
         Refuse to go on with a run that other versions or another processor began; otherwise a
         warning says so.
@@ -69,17 +72,25 @@ def simulate(
     """
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r}; it is one of {list(ENGINES)}.")
+    watch = watch_of(progress)
+    if engine == vectorised.ENGINE:
+        if run_dir is not None:
+            raise ValueError(
+                f"engine='vectorised' with run_dir={str(run_dir)!r}; it keeps no rounds, as its "
+                "bits are not those of the messages' way. Leave run_dir out; history.save keeps it."
+            )
+        return vectorised.run(task, watch)
     clients_of(task)  # both refuse before a model is loaded
     check_model(task)
     with _folder(run_dir) as folder:
         done = checkpoint.latest(folder, task, strict)
         if done is None or len(done.history.rounds) < task.rounds:
             keep = run_dir is not None
-            config = {TASK: task.to_json(), RUN_DIR: str(folder), PROGRESS: progress, KEEP: keep}
+            config = {TASK: task.to_json(), RUN_DIR: str(folder), KEEP: keep}
             run = _in_process if engine == "in-process" else _ray
             with quiet_flower(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # Ray's, about its own next version
-                run(task, config)
+                run(task, config, watch)
         return finished(task, folder)
 
 
@@ -114,8 +125,9 @@ def _personal(history: History, folder: pathlib.Path) -> dict[str, Weights]:
     return found
 
 
-def _in_process(task: FederatedTask, config: dict) -> None:
+def _in_process(task: FederatedTask, config: dict, watch: Any) -> None:
     grid = InProcessGrid(client_app.app, task.num_clients, config)
+    setattr(grid, WATCH, watch)
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config)
     try:
         with task_identity():
@@ -124,14 +136,14 @@ def _in_process(task: FederatedTask, config: dict) -> None:
         forget_learners()
 
 
-def _ray(task: FederatedTask, config: dict) -> None:
+def _ray(task: FederatedTask, config: dict, watch: Any) -> None:
     """Let Flower start Ray, in a thread of its own so that an interruption is heard at once."""
     gpus = CLIENT_GPUS if torch.cuda.is_available() else 0.0
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(
             run_simulation,
-            configured_server(server_app.app, config, stop),
+            configured_server(server_app.app, config, stop, watch),
             configured_client(client_app.app, config),
             num_supernodes=task.num_clients,
             backend_config={
@@ -145,7 +157,9 @@ def _ray(task: FederatedTask, config: dict) -> None:
             stop.set()
 
 
-def configured_server(app: ServerApp, config: dict, stop: threading.Event) -> ServerApp:
+def configured_server(
+    app: ServerApp, config: dict, stop: threading.Event, watch: Any = None
+) -> ServerApp:
     """The same app with a run config, which `run_simulation` has no argument for.
 
     Its Grid raises as soon as ``stop`` is set.
@@ -162,6 +176,7 @@ def configured_server(app: ServerApp, config: dict, stop: threading.Event) -> Se
             return pull(message_ids)
 
         grid.pull_messages = pull_unless_stopped
+        setattr(grid, WATCH, watch)
         app(grid, _with_config(context, config))
 
     return wrapper

@@ -38,11 +38,13 @@ class FederatedTask:
     ----------
     model : str
         ``"minilm"`` (sentence encoder, 22.7 M parameters), ``"smollm2-135m"`` (generative), or
-        the folder or id of any encoder or causal model that transformers can load.
+        the folder or id of any encoder or causal model that transformers can load, or ``"linear"``
+        (a classifier of features that rows bring; `workbench.federated.linear`).
     dataset : str or rows
         ``"chatterbot"`` (questions and answers, by topic), ``"sotu"`` (State of the Union, by
         president), or your own rows: dicts or a DataFrame with a column ``client`` and either
-        ``question`` and ``answer``, or ``text``. Without a column ``split`` a seeded one is made.
+        ``question`` and ``answer``, or ``text``, or ``features`` and ``label``. Without a
+        column ``split`` a seeded one is made.
     num_clients : int
         Clients; at most as many as the data have natural sources.
     clients_per_round : int
@@ -61,8 +63,9 @@ class FederatedTask:
     tune : {"lora", "head", "prompt", "prefix", "full"}
         What is trained and travels: low-rank adapters on the projections that peft chooses for the
         model; the head, which is a causal model's output layer (a copy, where it shares the input's
-        matrix), or a projection of an encoder's vectors that starts as the identity; a prompt of
-        virtual tokens before the text; a prefix of keys and values in each layer; or all weights.
+        matrix), a projection of an encoder's vectors that starts as the identity, or all of
+        ``"linear"``; a prompt of virtual tokens before the text; a prefix of keys and values in each
+        layer; or all weights.
     start : {"pretrained", "random"}
         ``"random"`` trains the same architecture from its own random weights, drawn from ``seed``;
         it needs ``tune="full"``.

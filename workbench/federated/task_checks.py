@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from workbench.federated.linear import is_linear
 from workbench.federated.methods.base import TUNES
 from workbench.federated.options import FAMILIES
+from workbench.federated.options.attack import Backdoor, LabelFlip
 from workbench.federated.options.compatible import check_compatible
 
 #: Data that come with the project, and the columns that hold the text of each.
@@ -25,7 +27,10 @@ def check_task(task: Any) -> None:
     """Refuse a task that no run can have; in order: words, numbers, data, options."""
     _check_choices(task)
     _check_numbers(task)
-    _check_data(task)
+    if is_linear(task):
+        _check_linear(task)
+    else:
+        _check_data(task)
     _check_options(task)
 
 
@@ -54,7 +59,9 @@ def _plain(value: Any) -> Any:
 
 
 def text_columns(task: Any) -> tuple[str, ...]:
-    """The columns that hold the task's text: question and answer, or text."""
+    """The columns that hold what the task learns from: question and answer, text, or features."""
+    if is_linear(task):
+        return ("features",)
     if isinstance(task.dataset, str):
         return DATASETS[task.dataset]
     columns = set.intersection(*(set(row) for row in task.dataset))
@@ -121,6 +128,32 @@ def _check_data(task: Any) -> None:
             "model='minilm' is an encoder and learns to find the answer to a question; the data "
             "hold running text. Take 'smollm2-135m', or data with 'question' and 'answer'."
         )
+
+
+def _check_linear(task: Any) -> None:
+    if task.tune != "head" or isinstance(task.dataset, str):
+        raise ValueError(
+            f"model='linear' with tune={task.tune!r} and dataset={_named(task.dataset)}; it is a "
+            "head on features that rows bring: take tune='head', and rows with 'client', "
+            "'features' and 'label', as digit_rows() and embedded_rows(...) make them."
+        )
+    width = len(task.dataset[0].get("features") or ())
+    for number, row in enumerate(task.dataset):
+        features, label = row.get("features"), row.get("label")
+        good = isinstance(features, list) and len(features) == width > 0
+        good = good and all(_is_number(x) and math.isfinite(x) for x in features)
+        good = good and isinstance(label, int) and label >= 0 and str(row.get("client", "")).strip()
+        if not good:
+            raise ValueError(
+                f"row {number} of dataset needs 'client', 'features', as many finite numbers as in "
+                f"row 0 ({width}), and 'label', a whole number of at least 0."
+            )
+    if isinstance(task.attack, LabelFlip | Backdoor):
+        raise ValueError(f"{task.attack!r} changes texts, and model='linear' has none.")
+
+
+def _named(dataset: Any) -> str:
+    return repr(dataset) if isinstance(dataset, str) else "own rows"
 
 
 def _check_options(task: Any) -> None:

@@ -20,6 +20,7 @@ from peft import (
 )
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
+from workbench.federated.linear import is_linear
 from workbench.federated.models import is_causal, load_base, meta_base, quiet, random_model
 
 Weights = dict[str, np.ndarray]
@@ -61,7 +62,7 @@ def peft_config(task: Any, config: Any) -> PeftConfig:
 
 def check_model(task: Any) -> None:
     """Refuse a model that the task's tuning can't serve, before its weights are loaded."""
-    if task.tune != "lora":  # which peft puts into any linear layers
+    if task.tune != "lora" and not is_linear(task):  # LoRA is what peft puts into any linear layers
         tuned(task, meta_base(task.model))
 
 

@@ -2,12 +2,24 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 #: How long to wait before asking again, at first and at most [s].
 POLL_S, LONGEST_POLL_S = 0.05, 0.5
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The replies of one exchange by partition, who failed and why, and the bytes both ways."""
+
+    replies: dict[int, Message]
+    failed: dict[str, str]
+    sent_bytes: int
+    received_bytes: int
+    key_bytes: int = 0
 
 
 def nodes_there(grid: Grid, enough: Callable[[list[int]], bool], timeout_s: float) -> list[int]:

@@ -7,6 +7,7 @@ except ModuleNotFoundError as error:
         f"workbench.widgets needs {error.name}: pip install 'workbench[notebooks]'"
     ) from None
 
+from workbench.widgets.dashboard import Dashboard
 from workbench.widgets.explorer import Compare, compare
 from workbench.widgets.family import (
     BalanceExplorer,
@@ -24,6 +25,7 @@ from workbench.widgets.shown import show
 __all__ = [
     "BalanceExplorer",
     "Compare",
+    "Dashboard",
     "FitExplorer",
     "LayoutPlayer",
     "MemoryExplorer",

@@ -33,7 +33,7 @@ class Progress:
     """
 
     def __init__(self, steps: int):
-        self.button = w.HTML(_button(kernel_id()))
+        self.button = w.HTML(stop_button(kernel_id(), "Stop training", _TIP))
         display(self.button)
         self.bar = tqdm(total=steps, unit="step")
 
@@ -54,8 +54,9 @@ def kernel_id() -> str | None:
     return Path(kernel.config["IPKernelApp"]["connection_file"]).stem.removeprefix("kernel-")
 
 
-def _button(kernel: str | None) -> str:
+def stop_button(kernel: str | None, words: str, tip: str) -> str:
+    """A button that interrupts the kernel of that id; nothing without one."""
     if kernel is None:
         return ""
     action = escape(_INTERRUPT.replace("KERNEL", kernel), quote=True)
-    return f'<button title="{_TIP}" onclick="{action}">Stop training</button>'
+    return f'<button title="{tip}" onclick="{action}">{words}</button>'
