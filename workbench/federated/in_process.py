@@ -64,7 +64,7 @@ class InProcessGrid(Grid):
         for message in messages:
             number = str(next(self._numbers))
             message.metadata.__dict__["_message_id"] = number
-            self._waiting[number] = copy.deepcopy(message)
+            self._waiting[number] = message
             sent.append(number)
         return sent
 
@@ -82,9 +82,10 @@ class InProcessGrid(Grid):
         return [self._answer(self._waiting.pop(n)) for n in self.push_messages(messages)]
 
     def _answer(self, message: Message) -> Message:
+        """Let a client work on a copy, made only now: one is alive at a time, however many wait."""
         try:
             context = self._contexts[message.metadata.dst_node_id]
-            reply = copy.deepcopy(self._app(message, context))
+            reply = copy.deepcopy(self._app(copy.deepcopy(message), context))
         except Exception as error:
             reason = traceback.format_exception_only(error)[-1].strip()
             reply = Message(Error(CLIENT_RAISED, reason), reply_to=message)

@@ -62,7 +62,7 @@ def peft_config(task: Any, config: Any) -> PeftConfig:
 
 def check_model(task: Any) -> None:
     """Refuse a model that the task's tuning can't serve, before its weights are loaded."""
-    if task.tune != "lora" and not is_linear(task):  # LoRA is what peft puts into any linear layers
+    if task.tune != "lora" and not is_linear(task):  # peft puts LoRA into any linear layers
         tuned(task, meta_base(task.model))
 
 
