@@ -74,21 +74,19 @@ class Dashboard(w.VBox):
         KeyboardInterrupt
             If the run was stopped before the pretrained start was evaluated.
         """
-        from workbench.federated import checkpoint, new_run_dir, simulate
-
-        self.run_dir = pathlib.Path(run_dir or new_run_dir(task))
+        self.run_dir = pathlib.Path(run_dir or _new_folder(task))
         display(self)
         try:
-            return simulate(task, engine, self.run_dir, progress=self, strict=strict)
+            return _simulated(task, engine, self.run_dir, self, strict)
         except KeyboardInterrupt:
-            done = checkpoint.latest(self.run_dir, task)
-            if done is None:
+            left = _left(self.run_dir, task)
+            if left is None:
                 raise
-            self._head(f"Stopped after round {len(done.history.rounds)} of {task.rounds}.")
+            self._head(f"Stopped after round {len(left.rounds)} of {task.rounds}.")
             self.caption.value = caption_line(
                 f"To go on: run(task, run_dir={str(self.run_dir)!r})."
             ).value
-            return done.history
+            return left
         finally:
             self.button.value = ""
 
@@ -100,12 +98,10 @@ class Dashboard(w.VBox):
 
     def begin(self, task: Any) -> None:
         """Show that the run begins."""
-        from workbench.federated.progress import messages
-
-        self.task, self._messages = task, messages
+        self.task = task
         self._session: list[float] = []  # seconds of the rounds made since
         self._seen: int | None = None
-        self.bar.max, self.bar.value = messages(task, task.rounds), 0
+        self.bar.max, self.bar.value = _messages(task, task.rounds), 0
         self.button.value = stop_button(kernel_id(), "Stop the run", _TIP)
         self._head("Clients join.")
 
@@ -130,7 +126,7 @@ class Dashboard(w.VBox):
         done = len(history.rounds)
         if self._seen is not None:
             self._session += [each.seconds for each in history.rounds[self._seen :]]
-        self._seen, self._answers = done, self._messages(self.task, done)
+        self._seen, self._answers = done, _messages(self.task, done)
         self.bar.value = self._answers
         losses = [history.start.loss, *(each.eval_loss for each in history.rounds)]
         self.picture.value, text = live_svg(losses, self.task.rounds)
@@ -201,3 +197,29 @@ def _sums(history: Any) -> str:
         for way in ("uplink", "downlink")
     )
     return f"<p>Sent in training: {up} up, {down} down. Privacy: {escape(history.privacy)}.</p>"
+
+
+def _new_folder(task: Any) -> pathlib.Path:
+    from workbench.federated import new_run_dir
+
+    return new_run_dir(task)
+
+
+def _simulated(task: Any, engine: str, run_dir: pathlib.Path, watch: Any, strict: bool) -> Any:
+    from workbench.federated import simulate
+
+    return simulate(task, engine, run_dir, progress=watch, strict=strict)
+
+
+def _left(run_dir: pathlib.Path, task: Any) -> Any:
+    """The history of the rounds that are done; None if there is none yet."""
+    from workbench.federated import checkpoint
+
+    done = checkpoint.latest(run_dir, task)
+    return None if done is None else done.history
+
+
+def _messages(task: Any, rounds: int) -> int:
+    from workbench.federated.progress import messages
+
+    return messages(task, rounds)
