@@ -13,17 +13,17 @@ import peft
 import torch
 from safetensors.numpy import load_file, save_file
 
-from workbench.federated.linear import BIAS, LINEAR, WEIGHT, LinearHead, is_linear
+from workbench.federated.linear import LINEAR, is_linear, opened
 from workbench.federated.lora import Base, Weights, write_adapter
-from workbench.federated.models import base_config, load_base, public_name, quiet
+from workbench.federated.models import load_base, quiet
 from workbench.federated.partition import clients_of
 from workbench.federated.task import FederatedTask
 from workbench.federated.tuning import (
     FILES,
     OF_PEFT,
     own_part,
-    peft_config,
     trained_parameters,
+    write_config,
 )
 
 #: Files of a saved history, beside what was trained.
@@ -226,7 +226,7 @@ class History:
 
     def _write(self, folder: pathlib.Path) -> None:
         if not is_linear(self.task):
-            self._write_config(folder)
+            write_config(self.task, folder)
         save_file(self.weights, folder / FILES[self.task.tune], metadata={"format": "pt"})
         if self.base_deltas:
             save_file(self.base_deltas, folder / BASE)
@@ -239,16 +239,6 @@ class History:
         (folder / RECORD).write_text(json.dumps(record))
         self.to_frame().to_csv(folder / "rounds.csv", index=False)
         self.clients_to_frame().to_csv(folder / "clients.csv", index=False)
-
-    def _write_config(self, folder: pathlib.Path) -> None:
-        """What peft or transformers need to open the arrays; a head needs neither."""
-        config = base_config(self.task.model)
-        if self.task.tune in OF_PEFT:
-            config = peft_config(self.task, config)
-            config.base_model_name_or_path = public_name(self.task.model)
-            config.inference_mode = True
-        if self.task.tune != "head":
-            config.save_pretrained(folder)
 
     @classmethod
     def load(cls, path: str | os.PathLike, task: FederatedTask | None = None) -> "History":
@@ -286,10 +276,7 @@ def load_adapter(path: str | os.PathLike) -> torch.nn.Module:
     task = json.loads((pathlib.Path(path) / TASK).read_text())
     tune = task.get("tune", "lora")
     if task["model"] == LINEAR:
-        weights = {k: torch.from_numpy(a) for k, a in load_weights(path, tune).items()}
-        head = LinearHead(*weights[WEIGHT].shape)
-        head.load_state_dict({k: weights[k] for k in (WEIGHT, BIAS)})
-        return head
+        return opened(load_weights(path, tune))
     base = load_base(task["model"]).model
     if tune not in OF_PEFT:
         model = own_part(tune, base)

@@ -65,6 +65,13 @@ class LinearHead(torch.nn.Module):
         return F.linear(features, self.weight, self.bias)
 
 
+def opened(weights: Mapping[str, np.ndarray]) -> LinearHead:
+    """The classifier with these arrays."""
+    head = LinearHead(*weights[WEIGHT].shape)
+    head.load_state_dict({name: torch.from_numpy(weights[name]) for name in (WEIGHT, BIAS)})
+    return head
+
+
 def tensors(rows: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Features and labels of rows."""
     features = torch.tensor([row["features"] for row in rows], dtype=torch.float32)

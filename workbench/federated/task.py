@@ -64,8 +64,8 @@ class FederatedTask:
         What is trained and travels: low-rank adapters on the projections that peft chooses for the
         model; the head, which is a causal model's output layer (a copy, where it shares the input's
         matrix), a projection of an encoder's vectors that starts as the identity, or all of
-        ``"linear"``; a prompt of virtual tokens before the text; a prefix of keys and values in each
-        layer; or all weights.
+        ``"linear"``; a prompt of virtual tokens before the text; a prefix of keys and values in
+        each layer; or all weights.
     start : {"pretrained", "random"}
         ``"random"`` trains the same architecture from its own random weights, drawn from ``seed``;
         it needs ``tune="full"``.

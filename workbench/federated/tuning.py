@@ -4,6 +4,7 @@ peft brings adapters, prompts and prefixes; a head and all weights are the model
 """
 
 import inspect
+import os
 from collections.abc import Callable
 from math import sqrt
 from typing import Any
@@ -21,7 +22,15 @@ from peft import (
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
 from workbench.federated.linear import is_linear
-from workbench.federated.models import is_causal, load_base, meta_base, quiet, random_model
+from workbench.federated.models import (
+    base_config,
+    is_causal,
+    load_base,
+    meta_base,
+    public_name,
+    quiet,
+    random_model,
+)
 
 Weights = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
@@ -58,6 +67,17 @@ def peft_config(task: Any, config: Any) -> PeftConfig:
         num_virtual_tokens=task.virtual_tokens,
         task_type=TaskType.CAUSAL_LM if causal else TaskType.FEATURE_EXTRACTION,
     )
+
+
+def write_config(task: Any, folder: str | os.PathLike) -> None:
+    """Write what peft or transformers need to open the saved arrays; a head needs neither."""
+    config = base_config(task.model)
+    if task.tune in OF_PEFT:
+        config = peft_config(task, config)
+        config.base_model_name_or_path = public_name(task.model)
+        config.inference_mode = True
+    if task.tune != "head":
+        config.save_pretrained(folder)
 
 
 def check_model(task: Any) -> None:
