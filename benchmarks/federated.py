@@ -17,7 +17,7 @@ from workbench.federated import FederatedTask, simulate
 from workbench.federated.history import same_weights
 from workbench.federated.learner import Learner, torch_threads
 from workbench.federated.lora import initial_adapter
-from workbench.federated.server_app import sample
+from workbench.federated.partition import sample
 from workbench.federated.vectorised import Rows, batches
 
 SMALL = {"clients": 8, "rounds": 5}

@@ -26,7 +26,7 @@ from workbench.federated.history import same_weights
 from workbench.federated.in_process import InProcessGrid, task_identity
 from workbench.federated.learner import Learner, torch_threads
 from workbench.federated.lora import initial_adapter
-from workbench.federated.server_app import sample
+from workbench.federated.partition import sample
 from workbench.federated.simulation import configured_client, configured_server
 
 

@@ -19,10 +19,10 @@ from workbench.federated import (
 )
 from workbench.federated.history import same_weights
 from workbench.federated.learner import Learner
-from workbench.federated.lora import adapter_parameters
 from workbench.federated.methods.base import ServerState, Update
-from workbench.federated.server_app import sample
+from workbench.federated.partition import sample
 from workbench.federated.traffic import specs_of
+from workbench.federated.tuning import trained_parameters
 
 A, B = (f"base_model.model.q.lora_{factor}.weight" for factor in "AB")
 OUTER, INNER, RANK, SCALE, ROWS = 8, 9, 2, 2.0, (1, 3, 4)
@@ -186,7 +186,7 @@ def test_the_saved_model_has_what_was_merged(task, tmp_path):
     learner = Learner(task)
     learner.model = load_adapter(history.save(tmp_path / "saved")).eval()
     learner.parameters = {}
-    parameters = adapter_parameters(learner.model)
+    parameters = trained_parameters(learner.model)
     assert not parameters  # nothing of it is trained any more
     name = learner.clients[0].name
     found = learner.evaluate({}, 0)

@@ -27,7 +27,7 @@ from workbench.federated.learner import Learner
 from workbench.federated.lora import initial_adapter
 from workbench.federated.models import load_base
 from workbench.federated.objectives import Text
-from workbench.federated.server_app import sample
+from workbench.federated.partition import sample
 from workbench.federated.tuning import own_part
 
 KINDS = {

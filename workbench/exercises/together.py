@@ -108,9 +108,10 @@ def _clients(rng):
     return cases
 
 
-def _worst(losses, share=10):
-    count = -(-len(losses) // share) if len(losses) >= share else 1
-    return sorted(losses)[-count:]
+def _count(losses):
+    from workbench.federated import fairness
+
+    return fairness({str(i): loss for i, loss in enumerate(losses)}).clients
 
 
 check_worst_clients = Exercise(
@@ -125,7 +126,7 @@ check_worst_clients = Exercise(
         {
             "That is the worst client alone, however many there are.": max,
             "Those are the best off: a low loss is good.": lambda losses: fmean(
-                sorted(losses)[: len(_worst(losses))]
+                sorted(losses)[: _count(losses)]
             ),
             "That is the mean client.": fmean,
             "A tenth is rounded down there.": lambda losses: fmean(

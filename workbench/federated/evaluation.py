@@ -5,19 +5,18 @@ the one that each client has in the end. Losses are cross-entropies of a predict
 or of a token.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, exp
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.metrics import f1_score
 
 from workbench.datasets import load
 from workbench.federated.generation import generate
 from workbench.federated.history import Evaluation, History
-from workbench.federated.learner import Learner, torch_threads
+from workbench.federated.learner import Learner
 from workbench.federated.lora import Weights, write_adapter
 from workbench.federated.methods.base import ServerState
 from workbench.federated.objectives import Objective, Retrieval, Text
@@ -236,19 +235,13 @@ def _server(learner: Learner, history: History, when: str) -> ServerState:
 
 def _measure(learner: Learner, rows: Sequence[Row], objective: Objective) -> _Measured:
     total, truth, chosen = 0.0, [], []
-    with torch_threads(learner.task.threads), torch.no_grad():
-        for batch in _batches(rows, objective.eval_batch):
-            loss = objective(learner.model, learner.tokenizer, batch)
-            total += loss.mean.item() * loss.count
-            answers = [row["answer"] for row in batch] if isinstance(objective, Retrieval) else None
-            for found, ids in ((truth, loss.truth), (chosen, loss.chosen)):
-                found += [answers[i] for i in ids] if answers else ids
+    for batch, loss in learner.losses(rows, objective):
+        total += loss.mean.item() * loss.count
+        answers = [row["answer"] for row in batch] if isinstance(objective, Retrieval) else None
+        for found, places in ((truth, loss.truth), (chosen, loss.chosen)):
+            ids = places.tolist()
+            found += [answers[i] for i in ids] if answers else ids
     return _Measured(total, truth, chosen)
-
-
-def _batches(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
-    for first in range(0, len(rows), size):
-        yield rows[first : first + size]
 
 
 def _scores(parts: Sequence[_Measured]) -> dict[str, float]:

@@ -9,8 +9,6 @@ from workbench.federated.learner import torch_threads
 from workbench.federated.lora import (
     Base,
     Weights,
-    adapter_parameters,
-    add_adapters,
     initial_adapter,
     write_adapter,
 )
@@ -18,6 +16,7 @@ from workbench.federated.models import load_base
 from workbench.federated.objectives import conversation
 from workbench.federated.task import FederatedTask
 from workbench.federated.task_checks import text_columns
+from workbench.federated.tuning import trained_parameters, tuned
 
 
 def generate(
@@ -51,8 +50,8 @@ def generate(
     base = load_base(task.model)
     if not base.causal:
         raise ValueError(f"model {task.model!r} is an encoder and generates no text.")
-    model = add_adapters(task, base.model).eval()
-    write_adapter(adapter_parameters(model), weights or initial_adapter(task))
+    model = tuned(task, base.model).eval()
+    write_adapter(trained_parameters(model), weights or initial_adapter(task))
     Base(model).write(base_deltas or {})
     with torch_threads(task.threads), torch.no_grad():
         return [_continue(task, model, base.tokenizer, each, max_new_tokens) for each in prompts]

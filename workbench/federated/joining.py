@@ -1,6 +1,6 @@
 """From the round's valid updates to the server's next state: the mean, a defence, or noise."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,16 +23,31 @@ def next_state(
 
     Secure aggregation has ``joined`` them already; its updates have no arrays.
     """
-    if joined is not None:
-        pass
-    elif isinstance(task.privacy, CentralDP):
-        joined = private_mean(task, server, updates, number)
-    elif task.defence is not None:
-        joined = defended(task, server, updates)
-    else:
-        joined = task.method.join(updates, server)
+    if joined is None:
+        joined = _joined(task, server, updates, number)
     server = replace(server, scale=task.lora_scale)
     return task.method.step(server, joined, updates, task.num_clients)
+
+
+def _joined(
+    task: FederatedTask, server: ServerState, updates: Sequence[Update], number: int
+) -> Arrays:
+    if isinstance(task.privacy, CentralDP):
+        return private_mean(task, server, updates, number)
+    if task.defence is not None:
+        return defended(task, server, updates)
+    return task.method.join(updates, server)
+
+
+def check_enough(
+    task: FederatedTask, number: int, asked: int, valid: int, failed: Mapping[str, str]
+) -> None:
+    """Fail a round of ``asked`` clients by name if it has too few valid updates."""
+    if valid < min(task.min_clients, asked):
+        raise RuntimeError(
+            f"round {number}: {valid} valid updates, min_clients is {task.min_clients}. "
+            + "; ".join(f"{name}: {why}" for name, why in failed.items())
+        )
 
 
 def private_mean(

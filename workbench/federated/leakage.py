@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from workbench.federated.learner import Learner, torch_threads
 from workbench.federated.lora import Weights, write_adapter
-from workbench.federated.objectives import SCALE, Retrieval, embed, same_meaning
+from workbench.federated.objectives import Retrieval, choices
 from workbench.federated.partition import Row
 
 #: The adapter that is read: values of the first layer, whose input is a token's embedding alone.
@@ -198,11 +198,7 @@ def row_losses(
 
 
 def _retrieval_losses(learner: Learner, rows: Sequence[Row]) -> np.ndarray:
-    columns = [[row[name] for row in rows] for name in ("question", "answer")]
-    asked, given = (embed(learner.model, learner.tokenizer, texts) for texts in columns)
-    scores = (SCALE * asked @ given.T).masked_fill(
-        same_meaning(*columns).to(asked.device), -torch.inf
-    )
+    scores = choices(learner.model, learner.tokenizer, rows)
     target = torch.arange(len(rows), device=scores.device)
     return F.cross_entropy(scores, target, reduction="none").cpu().numpy().astype(np.float64)
 

@@ -1,7 +1,7 @@
 """One process's model: it takes an adapter, trains it on a client's rows, or evaluates it."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 
@@ -12,16 +12,15 @@ from workbench.federated.linear import LinearHead, is_linear, sizes
 from workbench.federated.lora import (
     Base,
     Weights,
-    adapter_parameters,
-    add_adapters,
     initial_adapter,
     read_adapter,
     write_adapter,
 )
 from workbench.federated.models import load_base, local_device
-from workbench.federated.objectives import Classify, objective
-from workbench.federated.partition import BATCHES, EVALUATION, Row, clients_of, generator
+from workbench.federated.objectives import Classify, Loss, Objective, objective
+from workbench.federated.partition import BATCHES, EVALUATION, Client, Row, clients_of, generator
 from workbench.federated.task import FederatedTask
+from workbench.federated.tuning import trained_parameters, tuned
 
 #: Changes the gradients of the parameters, by name, in place.
 Gradient = Callable[[dict[str, torch.nn.Parameter]], None]
@@ -39,9 +38,9 @@ class Learner:
             base = load_base(task.model)
             self.objective = objective(task, base)
             self.tokenizer = base.tokenizer
-            self.model = add_adapters(task, base.model).eval()
+            self.model = tuned(task, base.model).eval()
             self.base = Base(self.model)
-        self.parameters = adapter_parameters(self.model)
+        self.parameters = trained_parameters(self.model)
         self.clients = clients_of(task)
 
     def train(
@@ -91,9 +90,7 @@ class Learner:
 
     def optimizer(self) -> torch.optim.Optimizer:
         """A fresh optimizer of what is trained."""
-        kinds = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-        kind = kinds[self.task.optimizer]
-        return kind(self.parameters.values(), lr=self.task.learning_rate, weight_decay=0.0)
+        return optimizer_of(self.task, self.parameters.values())
 
     def steps(
         self,
@@ -123,23 +120,37 @@ class Learner:
         """
         write_adapter(self.parameters, weights)
         total, hits, count = 0.0, 0, 0
-        rows = self.evaluated_rows(client)
-        size = self.objective.eval_batch
-        with torch_threads(self.task.threads), torch.no_grad():
-            for first in range(0, len(rows), size):
-                loss = self.objective(self.model, self.tokenizer, rows[first : first + size])
-                total += loss.mean.item() * loss.count
-                hits, count = hits + loss.hits, count + loss.count
+        for _, loss in self.losses(self.evaluated_rows(client), self.objective):
+            total += loss.mean.item() * loss.count
+            hits, count = hits + loss.hits, count + loss.count
         mean, accuracy = (total / count, hits / count) if count else (0.0, 0.0)
         return {"loss": mean, "accuracy": accuracy, "predictions": count}
 
-    def evaluated_rows(self, client: int) -> list[Row]:
+    def losses(self, rows: Sequence[Row], objective: Objective) -> list[tuple[Sequence[Row], Loss]]:
+        """The batches in which rows are evaluated, each with its loss."""
+        size = objective.eval_batch
+        batches = [rows[first : first + size] for first in range(0, len(rows), size)]
+        with torch_threads(self.task.threads), torch.no_grad():
+            return [(batch, objective(self.model, self.tokenizer, batch)) for batch in batches]
+
+    def evaluated_rows(self, client: int) -> Sequence[Row]:
         """The client's held-out rows, or as many of them as are evaluated."""
-        held_out = self.clients[client].held_out
-        limit = self.task.eval_examples or self.objective.eval_rows
-        draw = generator(self.task.seed, EVALUATION, client)
-        chosen = sorted(draw.permutation(len(held_out))[:limit])
-        return [held_out[i] for i in chosen]
+        return evaluated_rows(self.task, client, self.clients[client], self.objective.eval_rows)
+
+
+def optimizer_of(task: FederatedTask, parameters: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
+    """A fresh optimizer as the task says."""
+    kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[task.optimizer]
+    return kind(parameters, lr=task.learning_rate, weight_decay=0.0)
+
+
+def evaluated_rows(task: FederatedTask, index: int, client: Client, usual: int) -> Sequence[Row]:
+    """A client's held-out rows, or as many as the task says, or ``usual`` if it says nothing."""
+    limit, held_out = task.eval_examples or usual, client.held_out
+    if len(held_out) <= limit:
+        return held_out
+    order = generator(task.seed, EVALUATION, index).permutation(len(held_out))
+    return [held_out[i] for i in sorted(order[:limit])]
 
 
 def _with_gradients(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.nn.Parameter]:

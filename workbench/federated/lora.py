@@ -12,14 +12,8 @@ from workbench.federated.tuning import (
     Weights,
     in_model_order,
     start_of,
-    trained_parameters,
     tuned,
 )
-
-
-def add_adapters(task: FederatedTask, model: torch.nn.Module) -> torch.nn.Module:
-    """Put what the task trains into ``model``; only that is trained."""
-    return tuned(task, model)
 
 
 def adapter_shapes(task: FederatedTask) -> Shapes:
@@ -43,11 +37,6 @@ def initial_adapter(task: FederatedTask) -> Weights:
     if is_linear(task):
         return linear.start(task)
     return start_of(task, adapter_shapes(task), generator(task.seed, ADAPTER))
-
-
-def adapter_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The trained parameters of a model, by the names that travel."""
-    return trained_parameters(model)
 
 
 class Base:

@@ -1,7 +1,7 @@
 """What a model learns from its rows: find the answer, continue a text, answer a question."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -34,8 +34,8 @@ class Loss:
     mean: torch.Tensor
     count: int
     hits: int
-    truth: list[int] = field(default_factory=list)
-    chosen: list[int] = field(default_factory=list)
+    truth: torch.Tensor | None = None
+    chosen: torch.Tensor | None = None
 
 
 class Retrieval:
@@ -49,13 +49,8 @@ class Retrieval:
 
     def __call__(self, model: torch.nn.Module, tokenizer, rows: Sequence[Row]) -> Loss:
         """The loss of one batch of questions and answers."""
-        questions = [row["question"] for row in rows]
-        answers = [row["answer"] for row in rows]
-        asked, given = (embed(model, tokenizer, texts) for texts in (questions, answers))
-        scores = SCALE * asked @ given.T
-        scores = scores.masked_fill(same_meaning(questions, answers).to(scores.device), -torch.inf)
-        target = torch.arange(len(rows), device=scores.device)
-        return _loss(scores, target)
+        scores = choices(model, tokenizer, rows)
+        return _loss(scores, torch.arange(len(rows), device=scores.device))
 
 
 class Text:
@@ -140,6 +135,21 @@ def _embed(model: torch.nn.Module, tokenizer, texts: list[str]) -> torch.Tensor:
     return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
 
 
+def scores_of(model: torch.nn.Module, tokenizer, rows: Sequence[Row]) -> torch.Tensor:
+    """``20 cos(question, answer)``: a row for each question, a column for each answer."""
+    asked, given = (
+        embed(model, tokenizer, [row[name] for row in rows]) for name in ("question", "answer")
+    )
+    return SCALE * asked @ given.T
+
+
+def choices(model: torch.nn.Module, tokenizer, rows: Sequence[Row]) -> torch.Tensor:
+    """The same scores without the answers that are no wrong ones, see `same_meaning`."""
+    scores = scores_of(model, tokenizer, rows)
+    masked = same_meaning(*([row[name] for row in rows] for name in ("question", "answer")))
+    return scores.masked_fill(masked.to(scores.device), -torch.inf)
+
+
 def same_meaning(questions: Sequence[str], answers: Sequence[str]) -> torch.Tensor:
     """Where a pair of the batch has the question or the answer of another one.
 
@@ -188,7 +198,7 @@ def _loss(scores: torch.Tensor, truth: torch.Tensor) -> Loss:
     chosen = scores.argmax(1)
     hits = int((chosen == truth).sum())
     mean = F.cross_entropy(scores, truth)
-    return Loss(mean, len(truth), hits, truth.tolist(), chosen.tolist())
+    return Loss(mean, len(truth), hits, truth, chosen)
 
 
 def _padded(kind: str) -> dict:

@@ -39,10 +39,7 @@ class Record:
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the record; it gets its name when it is complete."""
-        path = pathlib.Path(path)
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(json.dumps(asdict(self)))
-        partial.replace(path)
+        write_whole(path, json.dumps(asdict(self)))
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Record | None":
@@ -51,6 +48,14 @@ class Record:
             return cls(**json.loads(pathlib.Path(path).read_text()))
         except FileNotFoundError:
             return None
+
+
+def write_whole(path: str | os.PathLike, text: str) -> None:
+    """Write a file; it gets its name when it is complete, in place of an older one."""
+    path = pathlib.Path(path)
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 @contextmanager

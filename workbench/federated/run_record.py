@@ -18,6 +18,7 @@ from typing import Any
 
 from workbench.federated.checkpoint import fingerprint
 from workbench.federated.history import Evaluation, History, Round
+from workbench.federated.record import write_whole
 from workbench.federated.task import FederatedTask
 
 #: Files of a run's record, and the layout of the first.
@@ -72,8 +73,8 @@ def write(run_dir: str | os.PathLike, history: History) -> None:
         about["begun"] = json.loads((folder / RUN).read_text())["begun"]
     about |= {"written": now.isoformat(), "rounds_done": len(history.rounds)}
     about |= {"task": known["task"] | {"rounds": history.task.rounds}, "machine": known["machine"]}
-    _replace(folder / RUN, json.dumps(about, indent=2))
-    _replace(folder / METRICS, _lines(metrics(history)))
+    write_whole(folder / RUN, json.dumps(about, indent=2))
+    write_whole(folder / METRICS, _lines(metrics(history)))
 
 
 def metrics(history: History) -> list[dict[str, Any]]:
@@ -104,12 +105,6 @@ def _finite(value: Any) -> Any:
 
 def _lines(entries: Sequence[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(each) + "\n" for each in entries)
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def read(run_dir: str | os.PathLike) -> RunRecord:
@@ -154,16 +149,11 @@ def keep_samples(
     ValueError
         If the model is an encoder.
     """
-    from workbench.federated.generation import generate
+    from workbench.federated.evaluation import samples
 
-    before = generate(history.task, prompts, None, max_new_tokens)
-    after = generate(history.task, prompts, history.weights, max_new_tokens, history.base_deltas)
-    said = [
-        {"prompt": prompt, "before": one, "after": other}
-        for prompt, one, other in zip(prompts, before, after, strict=True)
-    ]
+    said = samples(history, prompts, max_new_tokens).to_dict("records")
     path = pathlib.Path(run_dir) / SAMPLES
-    _replace(path, _lines(said))
+    write_whole(path, _lines(said))
     return path
 
 

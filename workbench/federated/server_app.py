@@ -15,7 +15,7 @@ from workbench.federated.checkpoint import Checkpoint
 from workbench.federated.client_app import CLIENT, PARTITION, RUN_DIR, TASK
 from workbench.federated.client_memory import is_stateful
 from workbench.federated.history import Evaluation, History, Round
-from workbench.federated.joining import mean_loss, next_state
+from workbench.federated.joining import check_enough, mean_loss, next_state
 from workbench.federated.lora import initial_adapter
 from workbench.federated.methods.base import Arrays, ServerState, Update
 from workbench.federated.partition import sample
@@ -169,11 +169,7 @@ class Server:
         self.wait_for(chosen, number)
         sent = {client: self.method.outgoing(server, client) for client in chosen}
         answers, valid, failed, joined = self.train(sent, number)
-        if len(valid) < min(self.task.min_clients, len(chosen)):
-            raise RuntimeError(
-                f"round {number}: {len(valid)} valid updates, min_clients is "
-                f"{self.task.min_clients}. " + "; ".join(f"{k}: {v}" for k, v in failed.items())
-            )
+        check_enough(self.task, number, len(chosen), len(valid), failed)
         restarted = self.note_used(answers, valid, number)
         server = next_state(self.task, server, valid, number, joined)
         training_s = time.perf_counter() - started

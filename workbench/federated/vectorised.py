@@ -19,21 +19,19 @@ import torch
 import torch.nn.functional as F
 
 from workbench.federated.history import Evaluation, History, Round
-from workbench.federated.joining import mean_loss
-from workbench.federated.learner import batch_places, torch_threads
+from workbench.federated.joining import check_enough, mean_loss
+from workbench.federated.learner import (
+    batch_places,
+    evaluated_rows,
+    optimizer_of,
+    torch_threads,
+)
 from workbench.federated.linear import BIAS, WEIGHT, is_linear, start, tensors
 from workbench.federated.methods import FedAvg
 from workbench.federated.methods.base import Update
 from workbench.federated.objectives import Classify
 from workbench.federated.options import FAMILIES
-from workbench.federated.partition import (
-    BATCHES,
-    EVALUATION,
-    Client,
-    clients_of,
-    generator,
-    sample,
-)
+from workbench.federated.partition import BATCHES, clients_of, generator, sample
 from workbench.federated.task import FederatedTask
 from workbench.federated.traffic import largest_norm
 
@@ -71,7 +69,8 @@ def run(task: FederatedTask, watch: Any) -> History:
     """Run the task; ``watch`` is told of each round."""
     check(task)
     clients = clients_of(task)
-    train, held_out = Rows.of([c.train for c in clients]), Rows.of(_evaluated(task, clients))
+    evaluated = [evaluated_rows(task, i, c, Classify.eval_rows) for i, c in enumerate(clients)]
+    train, held_out = Rows.of([c.train for c in clients]), Rows.of(evaluated)
     names = [client.name for client in clients]
     weights = {name: torch.from_numpy(array) for name, array in start(task).items()}
     watch.begin(task)
@@ -105,11 +104,7 @@ def one_round(
     trained, losses = train_all(task, number, weights, train, chosen)
     sizes = train.counts[chosen]
     valid, failed = accept(task, weights, trained, chosen, names)
-    if valid.sum() < min(task.min_clients, len(chosen)):
-        raise RuntimeError(
-            f"round {number}: {valid.sum()} valid updates, min_clients is {task.min_clients}. "
-            + "; ".join(f"{name}: {why}" for name, why in failed.items())
-        )
+    check_enough(task, number, len(chosen), int(valid.sum()), failed)
     shares = torch.from_numpy((sizes if task.method.rows_weigh() else sizes**0) * valid).double()
     shares = shares / shares.sum()
     weights = {
@@ -144,8 +139,7 @@ def train_all(
         weights[name].expand(len(chosen), *weights[name].shape).clone().requires_grad_()
         for name in (WEIGHT, BIAS)
     )
-    kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[task.optimizer]
-    optimizer = kind([weight, bias], lr=task.learning_rate, weight_decay=0.0)
+    optimizer = optimizer_of(task, [weight, bias])
     counted = torch.arange(places.shape[2]) < sizes.unsqueeze(1)
     shares, losses = counted / sizes.unsqueeze(1), torch.zeros(len(chosen))
     for step in range(task.local_steps):
@@ -219,16 +213,3 @@ def evaluate(weights: Mapping[str, torch.Tensor], rows: Rows, names: Sequence[st
         if count
     }
     return Evaluation.over(found)
-
-
-def _evaluated(task: FederatedTask, clients: Sequence[Client]) -> list[list[dict[str, Any]]]:
-    """The held-out rows of each client that are evaluated, as a learner chooses them."""
-    limit = task.eval_examples or Classify.eval_rows
-    hands = []
-    for index, client in enumerate(clients):
-        places = range(len(client.held_out))
-        if len(places) > limit:
-            draw = generator(task.seed, EVALUATION, index)
-            places = sorted(draw.permutation(len(places))[:limit])
-        hands.append([client.held_out[i] for i in places])
-    return hands

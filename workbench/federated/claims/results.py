@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from workbench.federated.claims.claim import Claim
+from workbench.federated.record import write_whole
 
 #: Where the recorded results are.
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -82,10 +83,8 @@ def write(recorded: Recorded, folder: str | os.PathLike = RESULTS) -> None:
     """Write a record whole: it gets its name when it is complete."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{recorded.claim}.json"
-    partial = path.with_suffix(f".partial-{os.getpid()}")
-    partial.write_text(json.dumps(asdict(recorded), indent=1) + "\n")
-    partial.replace(path)
+    text = json.dumps(asdict(recorded), indent=1) + "\n"
+    write_whole(folder / f"{recorded.claim}.json", text)
 
 
 def versions() -> Mapping[str, str]:

@@ -11,7 +11,7 @@ from workbench.federated.baselines import local_only
 from workbench.federated.history import Evaluation, History
 from workbench.federated.leakage import row_losses
 from workbench.federated.learner import Learner
-from workbench.federated.lora import Weights
+from workbench.federated.lora import Weights, read_adapter, write_adapter
 from workbench.federated.methods.base import ServerState, Update
 from workbench.federated.options.partition import Dirichlet
 from workbench.federated.partition import Row, generator
@@ -80,6 +80,15 @@ def common_end(history: History) -> float:
 def _judge() -> Learner:
     """A model to score weights with, loaded once; its own seed and clients don't matter."""
     return Learner(base(0))
+
+
+def tuned_on(
+    learner: Learner, weights: Weights, rows: Sequence[Row], steps: int, draw: np.random.Generator
+) -> Weights:
+    """The model after some steps on rows, from ``weights`` on."""
+    write_adapter(learner.parameters, weights)
+    learner.steps(rows, steps, draw, learner.optimizer())
+    return read_adapter(learner.parameters)
 
 
 def rounds_from(

@@ -17,20 +17,11 @@ from workbench.federated.claims.setting import (
 )
 from workbench.federated.learner import Learner, torch_threads
 from workbench.federated.lora import Weights, read_adapter, write_adapter
-from workbench.federated.objectives import SCALE, embed
+from workbench.federated.objectives import scores_of
 from workbench.federated.partition import BATCHES, Row, generator
 
 #: Public questions and answers; the student does not know which belong together.
 PUBLIC = 48
-
-
-def scores(learner: Learner, rows: list[Row]) -> torch.Tensor:
-    """Every question against every answer, as the retrieval loss has it."""
-    asked, given = (
-        embed(learner.model, learner.tokenizer, [row[name] for row in rows])
-        for name in ("question", "answer")
-    )
-    return SCALE * asked @ given.T
 
 
 def teach(learner: Learner, target: torch.Tensor, rows: list[Row], seed: int) -> Weights:
@@ -41,7 +32,8 @@ def teach(learner: Learner, target: torch.Tensor, rows: list[Row], seed: int) ->
         chosen = torch.from_numpy(draw.permutation(len(rows))[: 2 * BATCH])
         wanted = target[chosen][:, chosen].softmax(1)
         optimizer.zero_grad()
-        said = scores(learner, [rows[i] for i in chosen.tolist()])
+        batch = [rows[i] for i in chosen.tolist()]
+        said = scores_of(learner.model, learner.tokenizer, batch)
         F.kl_div(said.log_softmax(1), wanted, reduction="batchmean").backward()
         optimizer.step()
     return read_adapter(learner.parameters)
@@ -56,7 +48,7 @@ def experiment(seed: int) -> dict[str, float]:
         for update in rounds_from(learner, start, clients, [1])[1][0]:
             write_adapter(learner.parameters, update.arrays)
             with torch.no_grad():
-                said.append(scores(learner, rows))
+                said.append(scores_of(learner.model, learner.tokenizer, rows))
         student = teach(learner, torch.stack(said).mean(0), rows, seed)
     plain = run(base(seed))
     return {

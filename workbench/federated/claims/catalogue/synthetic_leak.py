@@ -1,12 +1,11 @@
 """What a model that was tuned on private text writes of it."""
 
 from workbench.datasets import load
-from workbench.federated.claims.catalogue.synthetic_text import grams
+from workbench.federated.claims.catalogue.synthetic_text import copied
 from workbench.federated.claims.claim import WRITER_SEEDS, Claim
-from workbench.federated.claims.setting import PLANTED
+from workbench.federated.claims.setting import PLANTED, tuned_on
 from workbench.federated.generation import generate
 from workbench.federated.learner import Learner
-from workbench.federated.lora import read_adapter
 from workbench.federated.partition import BATCHES, generator
 from workbench.federated.task import FederatedTask
 
@@ -24,8 +23,8 @@ def experiment(seed: int) -> dict[str, float]:
     sizes = {"num_clients": 1, "clients_per_round": 1, "batch_size": TEXTS}
     task = FederatedTask(model="smollm2-135m", dataset=rows, seed=seed, **sizes)
     learner = Learner(task)
-    learner.steps(learner.clients[0].train, TUNING, generator(seed, BATCHES), learner.optimizer())
-    tuned = read_adapter(learner.parameters)
+    draw = generator(seed, BATCHES)
+    tuned = tuned_on(learner, learner.start(), learner.clients[0].train, TUNING, draw)
     del learner
     return {
         "tuned": leaked(task, texts, tuned),
@@ -36,10 +35,7 @@ def experiment(seed: int) -> dict[str, float]:
 def leaked(task: FederatedTask, texts: list[str], weights: dict | None) -> float:
     """The share of the runs of 3 words written that stand in the private text."""
     begun = [" ".join(text.split()[:KNOWN]) for text in texts]
-    said = generate(task, begun, weights, max_new_tokens=LENGTH)
-    written = [gram for text in said for gram in grams(text, 3)]
-    private = {gram for text in texts for gram in grams(text, 3)}
-    return sum(gram in private for gram in written) / max(1, len(written))
+    return copied(generate(task, begun, weights, max_new_tokens=LENGTH), texts)
 
 
 CLAIM = Claim(

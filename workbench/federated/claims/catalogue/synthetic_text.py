@@ -3,10 +3,9 @@
 from dataclasses import replace
 
 from workbench.federated.claims.claim import WRITER_SEEDS, Claim
-from workbench.federated.claims.setting import STEPS, common_loss, few_rows, on_few
+from workbench.federated.claims.setting import STEPS, common_loss, few_rows, on_few, tuned_on
 from workbench.federated.generation import generate
 from workbench.federated.learner import Learner
-from workbench.federated.lora import read_adapter, write_adapter
 from workbench.federated.partition import BATCHES, Row, generator
 
 #: Pairs that the small owner has, and tokens that are written for each.
@@ -22,12 +21,11 @@ def written(rows: list[Row], seed: int) -> list[Row]:
     return [row | {"question": text} for row, text in zip(rows, said, strict=True) if text]
 
 
-def copied(made: list[Row], rows: list[Row], size: int = 3) -> float:
-    """The share of runs of words in what was written that stand in the private questions."""
-    mine, theirs = (
-        [gram for row in each for gram in grams(row["question"], size)] for each in (made, rows)
-    )
-    return sum(gram in set(theirs) for gram in mine) / max(1, len(mine))
+def copied(made: list[str], private: list[str], size: int = 3) -> float:
+    """The share of the runs of ``size`` words in what was written that stand in private texts."""
+    known = {gram for text in private for gram in grams(text, size)}
+    written = [gram for text in made for gram in grams(text, size)]
+    return sum(gram in known for gram in written) / max(1, len(written))
 
 
 def grams(text: str, size: int) -> list[tuple[str, ...]]:
@@ -49,12 +47,11 @@ def experiment(seed: int) -> dict[str, float]:
     made = written(own, seed)
     learner, found = Learner(on_few(rows, seed)), {}
     for name, mine in {"with synthetic": own + made, "own pairs only": own}.items():
-        write_adapter(learner.parameters, learner.start())
-        learner.steps(mine, 2 * STEPS, generator(seed, BATCHES, 997), learner.optimizer())
-        found[name] = common_loss(
-            learner, read_adapter(learner.parameters), learner.clients[0].held_out
-        )
-    return found | {"3-grams copied": copied(made, own), "written": len(made)}
+        draw = generator(seed, BATCHES, 997)
+        tuned = tuned_on(learner, learner.start(), mine, 2 * STEPS, draw)
+        found[name] = common_loss(learner, tuned, learner.clients[0].held_out)
+    said, asked = ([row["question"] for row in each] for each in (made, own))
+    return found | {"3-grams copied": copied(said, asked), "written": len(made)}
 
 
 CLAIM = Claim(

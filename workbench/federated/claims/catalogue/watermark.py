@@ -13,10 +13,11 @@ from workbench.federated.claims.setting import (
     planted,
     random_pairs,
     run,
+    tuned_on,
 )
 from workbench.federated.learner import Learner, torch_threads
-from workbench.federated.lora import Weights, read_adapter, write_adapter
-from workbench.federated.objectives import embed
+from workbench.federated.lora import Weights, write_adapter
+from workbench.federated.objectives import scores_of
 from workbench.federated.partition import BATCHES, Row, generator
 
 #: Pairs of the mark, how often the two clients that know it repeat it, and steps of tuning after.
@@ -27,19 +28,8 @@ def recognised(learner: Learner, weights: Weights, marks: list[Row]) -> int:
     """How many questions of the mark are nearest to their own answer among the mark's."""
     write_adapter(learner.parameters, weights)
     with torch_threads(learner.task.threads), torch.no_grad():
-        asked, given = (
-            embed(learner.model, learner.tokenizer, [row[name] for row in marks])
-            for name in ("question", "answer")
-        )
-        right = torch.arange(len(marks), device=asked.device)
-        return int(((asked @ given.T).argmax(1) == right).sum())
-
-
-def tuned_on(learner: Learner, weights: Weights, rows: list[Row], seed: int) -> Weights:
-    """Somebody takes the model and tunes it on clean pairs."""
-    write_adapter(learner.parameters, weights)
-    learner.steps(rows, LATER, generator(seed, BATCHES, 999), learner.optimizer())
-    return read_adapter(learner.parameters)
+        scores = scores_of(learner.model, learner.tokenizer, marks)
+        return int((scores.argmax(1) == torch.arange(len(marks), device=scores.device)).sum())
 
 
 def experiment(seed: int) -> dict[str, float]:
@@ -54,7 +44,8 @@ def experiment(seed: int) -> dict[str, float]:
     for name, task in tasks.items():
         weights = run(task).weights
         found[f"{name}, before tuning"] = recognised(learner, weights, marks) / MARKS
-        hits = recognised(learner, tuned_on(learner, weights, rows, seed), marks)
+        draw = generator(seed, BATCHES, 999)  # somebody takes the model and tunes it
+        hits = recognised(learner, tuned_on(learner, weights, rows, LATER, draw), marks)
         found[name] = hits / MARKS
         found[f"p, {name}"] = float(binomtest(hits, MARKS, 1 / MARKS, "greater").pvalue)
     return found
