@@ -1,12 +1,12 @@
 """A step's kernels and collectives on a cluster: how long each stage takes, and what hides."""
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import NamedTuple
 
-from workbench.cluster import Cluster
+from workbench.cluster import Cluster, Device
 from workbench.hiding import behind_the_backward, prefetched, round_the_ring
 from workbench.traffic import Sent
 from workbench.transformer import TransformerSpec
@@ -55,6 +55,13 @@ class StepCounts:
     accumulate: int
     done: tuple[Kernel, ...]
     sent: tuple[Sent, ...]
+    _last: list = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def computing(self, device: Device) -> "Computing":
+        """What the kernels take on a device; the last answer is kept, for another network."""
+        if not (self._last and self._last[0] is device):
+            self._last[:] = device, computing(self.done, device)
+        return self._last[1]
 
     def forward(self) -> "StepCounts":
         """The forward pass alone; FSDP gathers its weights once."""
@@ -94,6 +101,35 @@ def timed(
     return stages, sums | {f"{kind}_s": spent for kind, spent in clock.kinds.items()}
 
 
+class Computing(NamedTuple):
+    """Seconds of kernels, added up: by stage, phase and kind; by kind; by stage.
+
+    ``by_bytes_s`` are those of kernels that wait for memory rather than compute.
+    """
+
+    computed: Counter[tuple]
+    kinds: Mapping[str, float]
+    stages: Counter[int]
+    by_bytes_s: float
+
+
+def computing(done: Iterable[Kernel], device: Device) -> Computing:
+    """Add up the seconds of kernels on a device."""
+    computed: Counter[tuple] = Counter()
+    stages: Counter[int] = Counter()
+    kinds = dict.fromkeys(("matmul", "attention", "elementwise"), 0.0)
+    by_bytes_s = 0.0
+    for kernel in done:
+        once = kernel_seconds(kernel, device)
+        spent = kernel.count * once
+        if kernel.bytes / device.memory_rate == once:
+            by_bytes_s += spent
+        kinds[kernel.kind] += spent
+        stages[kernel.stage] += spent
+        computed[kernel.stage, kernel.phase, kernel.kind] += spent
+    return Computing(computed, kinds, stages, by_bytes_s)
+
+
 class Timed(NamedTuple):
     """Equal collectives, and what all of them together take: exposed, hidden, their copies [s]."""
 
@@ -111,15 +147,8 @@ class Clock:
 
     def __init__(self, step: StepCounts, cluster: Cluster, gradient_sync: str):
         self.step, self.cluster, self.gradient_sync = step, cluster, gradient_sync
-        self.kinds = dict.fromkeys(("matmul", "attention", "elementwise"), 0.0)
-        self.computed: Counter[tuple] = Counter()
-        self.across_s = self.by_bytes_s = 0.0
-        for kernel in step.done:
-            spent = kernel.count * kernel_seconds(kernel, cluster)
-            if kernel.count * kernel.bytes / cluster.device.memory_rate == spent:
-                self.by_bytes_s += spent
-            self.kinds[kernel.kind] += spent
-            self.computed[kernel.stage, kernel.phase, kernel.kind] += spent
+        self.across_s = 0.0
+        self.computed, self.kinds, self._stages, self.by_bytes_s = step.computing(cluster.device)
 
     def stage(self, number: int | None, name: str) -> StageCost:
         made = self.transfers(number)
@@ -162,7 +191,7 @@ class Clock:
         return collective_seconds(sent.kind, sent.input_bytes, **at)
 
     def _computing(self, number: int | None) -> float:
-        return sum(s for (where, *_), s in self.computed.items() if where == number)
+        return self._stages[number]
 
     def _exposed(self, sent: Sent, once: float, ranks: int, stride: int) -> tuple[float, float]:
         """What of equal collectives is exposed, and what is hidden [s]."""
@@ -185,12 +214,12 @@ def _of_cut_weights(sent: Sent) -> bool:
     return sent.phase == "weights" or scatter
 
 
-def kernel_seconds(kernel: Kernel, cluster: Cluster) -> float:
+def kernel_seconds(kernel: Kernel, device: Device) -> float:
     """One kernel by the roofline: the longer of its flops and of its bytes [s].
 
     An attention's queries take their time beside its flops.
     """
-    device, flops, rows = cluster.device, kernel.flops, kernel.rows
+    flops, rows = kernel.flops, kernel.rows
     if kernel.kind != "attention":
         return max(flops / device.matmul_rate, kernel.bytes / device.memory_rate)
     if kernel.phase == "backward" and not kernel.redo:

@@ -140,17 +140,18 @@ class TransformerSpec(Geometry):
         mlp = 4 * tokens * self.d_model * self.d_model * self.mlp_ratio
         text = 4 * self.batch * self.context_length * self.d_model * kv_width
         cross = text + 4 * tokens * self.d_model * (self.d_model + self.context_length)
-        forward = 0
-        for kind, stage in self.layer_branches() * self.num_layers:
+        layer, branches = 0, self.layer_branches()
+        for kind, stage in branches:
             if stage is None:
-                forward += mlp if kind == "mlp" else cross
+                layer += mlp if kind == "mlp" else cross
             else:
                 length = prod(self.dims[dim] for dim in stage)
                 halved = stage.causal and stage.window is None
                 pairs = tokens * (length + 1) // 2 if halved else tokens * length
-                forward += projections + 4 * pairs * self.d_model
-        texts = sum(kind == "cross" for kind, _ in self.layer_branches()) * self.num_layers
-        return 3 * forward - texts * text  # the text is given: it has no gradient
+                layer += projections + 4 * pairs * self.d_model
+        texts = sum(kind == "cross" for kind, _ in branches)
+        # The text is given: it has no gradient.
+        return self.num_layers * (3 * layer - texts * text)
 
     def activation_bytes(self, dtype: str = "float32") -> int:
         """M: the size of the whole residual stream [bytes]."""

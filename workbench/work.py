@@ -89,6 +89,11 @@ def of_stage(
         yield from make.mlp()
 
 
+def of_attention(spec: TransformerSpec, number: int, share: Share, itemsize: int) -> list[Kernel]:
+    """Kernels of one attention without its projections: what benchmarks of attention time."""
+    return list(_Maker(spec, number, share, itemsize, 0).core())
+
+
 class _Maker(NamedTuple):
     """Makes the kernels of one stage."""
 
@@ -127,6 +132,11 @@ class _Maker(NamedTuple):
         yield from self._linear(share.inside, spec.d_model, kv, 2)
         yield from self._linear(share.inside, width, spec.d_model)
         yield self._kernel("elementwise", "backward", 0, share.inside * (width + 2 * kv) / 3, 3)
+        yield from self.core()
+
+    def core(self) -> Iterator[Kernel]:
+        """Attention itself, and the sums of a ring."""
+        spec, share = self.spec, self.share
         q = share.groups * share.heads * share.queries * spec.channel
         kv = share.groups * share.kv_heads * share.keys * spec.channel
         rows = share.groups * share.heads * share.queries

@@ -96,10 +96,10 @@ def test_memory_is_exact_where_there_is_a_closed_form():
     faked = wb.fake_step(VIDEO, "dsp", **given).peak_bytes
     assert exact
     assert 0 < held - faked - 4 * VIDEO.parameters < 1000  # a counter for each weight
-    assert rank_memory(VIDEO, "dsp", **given, fsdp=True)[1] is False
+    assert rank_memory(replace(VIDEO, positions="learned"), "dsp", **given)[1] is False
     assert rank_memory(VIDEO, "dsp", **given, mode="inference")[0] < held
     plans = plan(VIDEO, BOX, p=4, strategies=["dsp"])
-    assert {(q.fsdp, q.memory_exact) for q in plans} == {(False, True), (True, False)}
+    assert {(q.fsdp, q.memory_exact) for q in plans} == {(False, True), (True, True)}
 
 
 def test_what_binds():

@@ -6,8 +6,12 @@ from dataclasses import astuple, replace
 import pytest
 
 from workbench.cluster import CLUSTERS
-from workbench.published import BARS, GRADES, H800, fig3_throughput, table
+from workbench.dims import Stage
+from workbench.footprint import fits
+from workbench.published import BARS, GRADES, H800, fig3_throughput, peers, table, whole_flops
 from workbench.published.figure3 import FITTED, Fitted, errors, fitted_cluster
+from workbench.published.peers import A800, attention_seconds, longest_context
+from workbench.transformer import PRESETS, TransformerSpec
 
 
 def loss(fitted):
@@ -83,3 +87,69 @@ def test_another_machine_can_be_asked_for():
     asked = BARS[0].asked
     slower = replace(H800, oversubscription=2.0, intra=replace(H800.intra, alpha_s=0.01))
     assert fig3_throughput(**asked, cluster=slower) < fig3_throughput(**asked)
+
+
+def test_peers_have_grade_source_and_what_is_left_out():
+    rows = peers()
+    assert len(rows) == 32
+    for row in rows:
+        assert row.grade in GRADES
+        assert row.source
+        assert row.left_out
+        assert not row.fitted
+        assert 0.7 < row.ratio < 1.75 or row.unit == "K tokens", row
+    assert len({row.source for row in rows}) == 6
+
+
+def test_the_longest_context_is_the_longest_that_fits():
+    """A power of two: within a factor of two of what is published."""
+    rows = [row for row in peers() if row.unit == "K tokens"]
+    assert {row.ratio for row in rows} <= {0.5, 1.0, 2.0}
+    tokens, device = longest_context("7B", 8, A800.device), A800.device
+    model = TransformerSpec(dims={"tokens": 2 * tokens}, stages=("tokens",), d_model=4096,
+                            num_heads=32, num_layers=32)  # fmt: skip
+    how = {"p": 8, "fsdp": True, "checkpoint": "block", "optimizer": "adamw"}
+    assert not fits(model, "ring", device, **how).fits
+    assert fits(replace(model, dims={"tokens": tokens}), "ring", device, **how).fits
+
+
+def found(word):
+    return {row.case: row for row in peers() if word in row.case}
+
+
+def test_what_of_the_others_comes_out():
+    """Whatever the level, who is faster than whom, and by about how much."""
+    ring = [
+        [row for row in found(gpu).values() if row.figure == "README"] for gpu in ("A100", "H800")
+    ]
+    for whole, contiguous, zigzag, striped in ring:
+        assert contiguous.ours / whole.ours == pytest.approx(
+            contiguous.published / whole.published, rel=0.05
+        )
+        assert contiguous.ours < striped.ours == zigzag.ours
+    for tokens in ("64K tokens, Ulysses", "80K tokens, Ulysses"):
+        rows = list(found(tokens).values())
+        assert [row.ours for row in rows] == sorted((row.ours for row in rows), reverse=True)
+        assert max(r.ratio for r in rows) / min(r.ratio for r in rows) < 1.1
+    first, later = found("208K").values()
+    assert first.ours / later.ours == pytest.approx(first.published / later.published, rel=0.05)
+
+
+def test_flops_as_megatron_counts_them():
+    """arXiv:2104.04473, equation 3: 72 B s l h^2 (1 + s / 6h), without logits."""
+    model = TransformerSpec(dims={"tokens": 96}, stages=(Stage("tokens", causal=True),), d_model=32,
+                            num_heads=4, num_layers=3, batch=2)  # fmt: skip
+    assert whole_flops(model) == 72 * 2 * 96 * 3 * 32**2 * (1 + 96 / (6 * 32))
+    assert whole_flops(model) > model.flops
+
+
+def test_seconds_of_attention_alone_by_hand():
+    """One forward, and a backward of 5/4 of twice its flops; two launches."""
+    model, device = replace(PRESETS["llama-3-8b"], num_layers=1), A800.device
+    pairs = 8192 * 8193 / 2
+    flops = 4 * pairs * model.d_model * (1 + 2 * 5 / 4)
+    expected = flops / device.attention_rate + 2 * device.launch_s
+    assert attention_seconds(model, "single", A800, p=1) == pytest.approx(expected)
+    assert A800.intra.bandwidth("*") == pytest.approx(
+        2 / 3 * CLUSTERS["dgx-a100"].intra.bandwidth("*")
+    )

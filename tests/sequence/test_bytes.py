@@ -86,12 +86,17 @@ def test_each_record_tells_its_place(name):
 
 
 def settle_after_collectives():
-    """Wait a little after each: a thread of gloo lets go of its buffers a moment too late."""
+    """Wait after each until gloo has let go of its tensors: its thread does so a moment late."""
 
     def settled(collective):
-        def call(*arguments, **options):
-            result = collective(*arguments, **options)
-            time.sleep(0.01)
+        def call(*given, **options):
+            tensors = [t for t in given if isinstance(t, torch.Tensor)]
+            before = [t._use_count() for t in tensors]
+            result = collective(*given, **options)
+            time.sleep(0.0 if tensors else 0.01)  # of a list of transfers nothing is known
+            until = time.monotonic() + 10
+            while [t._use_count() for t in tensors] > before and time.monotonic() < until:
+                time.sleep(0.001)
             return result
 
         return call

@@ -103,7 +103,6 @@ def test_the_optimizer_comes_on_top():
     "step",
     [
         {"spec": LONG, "strategy": "ring", "p": 4, "transfer": "all-gather"},
-        {"spec": LONG, "strategy": "dsp", "p": 2, "fsdp": True},
         {"spec": LONG, "strategy": "dsp", "p": 2, "autocast": True},
     ],
     ids=lambda step: list(step)[-1],

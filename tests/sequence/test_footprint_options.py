@@ -1,5 +1,7 @@
 """Memory in closed form: options, grouped queries, meshes, masks; a real rank as witness; fits."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_bytes import settle_after_collectives
@@ -59,6 +61,62 @@ def test_options_and_meshes(model, name, how):
     found = wb.closed_form_memory(model, name, **how)
     assert found.peak_bytes == peak
     assert found.moment != "end"  # a bucket of weights would hide what activations are
+
+
+SHARED_MLP = spec({"time": 4, "space": 4}, ("space", "time"), mlp_per="layer", d_model=24)
+CUT = [
+    (SHARED_MLP, "dsp", {"p": 2}),
+    (SHARED_MLP, "dsp", {"p": 3, "fsdp": "keep", "checkpoint": "block", "accumulate": 2}),
+    (FLAT, "ulysses", {"p": 4, "checkpoint": "block", "dtype": "bfloat16"}),
+    (FLAT, "usp", {"p": 4, "mesh": {"ulysses": 2, "ring": 2}, "checkpoint": "selective"}),
+]
+
+
+@pytest.mark.parametrize(("model", "name", "how"), CUT, ids=lambda case: str(case)[:60])
+def test_cut_weights(model, name, how):
+    how = {"fsdp": True, **how}
+    found = wb.closed_form_memory(model, name, **how)
+    assert found.peak_bytes == wb.fake_step(model, name, **how).peak_bytes
+    assert sum(found.tensors.values()) == sum(found.kinds.values()) == found.peak_bytes
+    assert min(found.tensors.values()) > 0
+
+
+def test_real_ranks_hold_cut_weights_as_the_closed_form_says():
+    ways = [(True, "none"), ("keep", "block")]
+
+    def on_rank(rank, comm):
+        settle_after_collectives()
+        peaks = []
+        for fsdp, mode in ways:
+            run = (
+                comm,
+                SHARED_MLP,
+                wb.STRATEGIES["dsp"],
+                "float32",
+                0,
+                "time",
+                torch.device("cpu"),
+            )
+            step = RankStep(*run, checkpoint=mode, fsdp=fsdp)
+            with Meter(leaf for _, leaf in step.leaves()) as meter:
+                step.run()
+            peaks.append(meter.peak_bytes)
+        return peaks
+
+    forms = [
+        wb.closed_form_memory(SHARED_MLP, "dsp", p=2, shard="time", fsdp=f, checkpoint=c).peak_bytes
+        for f, c in ways
+    ]
+    assert wb.run_local(on_rank, 2) == [forms, forms]
+
+
+def test_more_ranks_hold_less_of_cut_weights():
+    """Of weights, gradients and AdamW's state a p-th each, and the largest branches whole."""
+    wide = replace(SHARED_MLP, d_model=512)
+    alone, many = (wb.closed_form_memory(wide, "dsp", p=p, fsdp=True, optimizer="adamw",
+                                         shard="time").kinds for p in (1, 4))  # fmt: skip
+    assert many["optimizer"] < 0.26 * alone["optimizer"]
+    assert many["weights"] < 0.6 * alone["weights"]
 
 
 REAL = {

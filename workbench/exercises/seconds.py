@@ -47,11 +47,10 @@ def _kernels(rng):
         size = 10**6 * rng.randint(2, 900)
         rate, memory = 1e12 * rng.randint(200, 900), 1e9 * rng.randint(1000, 4000)
         device = Device("any", 1, rate, matmul_flops_per_s=rate, memory_bytes_per_s=memory)
-        node = Cluster("node", device, gpus_per_node=1, intra=Link("none", 1.0))
         kernel = Kernel("matmul", "forward", 0, intensity * size, size, 1)
         given = (kernel.flops, size, rate, memory)
         named = zip(("flops", "bytes", "flops_per_s", "bytes_per_s"), given, strict=True)
-        expected = kernel_seconds(kernel, node)
+        expected = kernel_seconds(kernel, device)
         bound = "the memory is what binds" if size / memory == expected else ""
         cases.append(Case(given, expected, words(dict(named)), note=bound))
     return cases

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from workbench.closed_form import prepared
 from workbench.footprint.ledger import NotCovered, Stretch
+from workbench.footprint.sharded import FSDP
 from workbench.footprint.step import StepForm
 from workbench.strategies import Strategy
 from workbench.transformer import TransformerSpec
@@ -17,7 +18,7 @@ KINDS = ("weights", "gradients", "optimizer", "bucket", "buffers", "activations"
 _KIND_OF = {
     "weights": "weights", "gradients": "gradients", "optimizer": "optimizer", "bucket": "bucket",
     "padded": "buffers", "sent": "buffers", "received": "buffers", "travelling": "buffers",
-    "travelling gradients": "buffers",
+    "travelling gradients": "buffers", "gathered": "buffers", "whole weights": "weights",
 }  # fmt: skip
 #: Tensors of weights' size that an optimizer keeps, and bytes of its counter for each weight.
 #: Source: torch 2.13's `torch.optim.SGD` without momentum and `AdamW` as they are by default.
@@ -61,7 +62,7 @@ class Memory:
                     break
                 cell, sign = (entry, 1) if entry >= 0 else (~entry, -1)
                 live += sign * sizes[cell]
-                held[layer, *names[cell]] += sign * sizes[cell]
+                held[_place(layer, names[cell])] += sign * sizes[cell]
             left = None if stretch.left is None else (layer, *names[stretch.left])
         return {key: size for key, size in held.items() if size}
 
@@ -72,6 +73,10 @@ class Memory:
         for (_, _, name), size in self.tensors.items():
             found[_KIND_OF.get(name, "activations")] += size
         return found
+
+
+def _place(layer: int | None, name: tuple[str, str]) -> tuple[int | None, str, str]:
+    return (None if name[0] == FSDP else layer, *name)
 
 
 def closed_form_memory(
@@ -95,8 +100,11 @@ def closed_form_memory(
     through once, forward and backward, allocation by allocation; a model is a sequence of blocks,
     each of which starts where the one before has ended. Equal to ``fake_step(...).peak_bytes`` to
     the byte, and so to the live storages of a real rank (on a CPU in bfloat16 a little more: there
-    norms keep their statistics in bfloat16, elsewhere in float32). Scratch memory inside kernels,
-    the allocator's rounding and fragmentation, and a device's own context are left out.
+    norms keep their statistics in bfloat16, elsewhere in float32). With ``fsdp`` it goes through
+    what torch's FSDP makes on a CPU, where nothing waits for a stream. Not covered: autocast,
+    positions, texts, samples of unequal length, windows, rings that gather all at once. Scratch
+    memory inside kernels, the allocator's rounding and fragmentation, and a device's own context
+    are left out.
 
     Parameters
     ----------

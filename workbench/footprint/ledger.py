@@ -115,6 +115,8 @@ class Ledger:
         #: The storage that was allocated, or ~ of the one that was let go of.
         self.entries: list[int] = []
         self._pending: list[Ghost] = []
+        #: Gradients that await `summed`, if weights are cut.
+        self.waiting: list[Ghost] | None = None
 
     def given(self, name: str, shape: Shape, strides: Shape | None = None, size: int = 0) -> Ghost:
         """A tensor that is alive already, of which the caller has one reference."""
@@ -163,13 +165,26 @@ class Ledger:
     def gradient(self, shape: Shape) -> None:
         """The gradient of a weight. Added to an older one it is let go of by `settle`."""
         found = self.new("gradients", shape)
-        if self.adds:
+        if self.waiting is not None:
+            self.waiting.append(found)
+        elif self.adds:
             self._pending.append(found)
 
     def settle(self) -> None:
         """Gradients that were added to older ones are let go of."""
         self.drop(*self._pending)
         self._pending.clear()
+
+    def summed(self) -> list[Ghost]:
+        """The gradients of a branch, copied into FSDP's buffer, are let go of, but for one.
+
+        That one is returned: torch's loop over them leaves the last weight's in a variable, and
+        the last weight of a branch is the bias that has the first gradient.
+        """
+        last, *others = self.waiting
+        self.drop(*others)
+        self.waiting.clear()
+        return [last]
 
 
 class Stretch(NamedTuple):

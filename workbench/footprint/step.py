@@ -10,6 +10,7 @@ from workbench.footprint.attends import ATTENDS
 from workbench.footprint.ledger import Ledger, NotCovered, Shape, Stretch
 from workbench.footprint.moves import Probe
 from workbench.footprint.projections import Rank
+from workbench.footprint.sharded import Sharded, alone, group_bytes
 from workbench.footprint.walk import Gradient, Walk
 from workbench.layout import Layout, shard_size
 from workbench.mesh import Mesh
@@ -31,7 +32,7 @@ class StepForm:
     def __init__(
         self, spec, cls, p, dtype, shard, mesh, *, checkpoint, switch, accumulate, fsdp
     ):  # fmt: skip
-        _check_covered(spec, cls, fsdp and p > 1)
+        _check_covered(spec, cls)
         self.itemsize, self.accumulate, self.p = getattr(torch, dtype).itemsize, accumulate, p
         ranks, self.data = ranks_of(cls, p, mesh)
         own = count_of(ranks)
@@ -43,11 +44,18 @@ class StepForm:
         cut = own if cls.cut_weights else 1
         kv_width = spec.kv_heads * spec.channel
         widths = (spec.d_model // cut, kv_width // cut, spec.d_model * spec.mlp_ratio // cut)
-        statistic = max(4, self.itemsize)
+        cut_further = fsdp and p > 1
+        # FSDP is faked on a CPU, whose norms keep their statistics in the dtype of activations.
+        statistic = self.itemsize if cut_further else max(4, self.itemsize)
         rank = Rank(self.strategy, probe, widths, statistic, checkpoint == "selective")
         self.walk = Walk(rank, self.itemsize, checkpoint, switch)
         self.start = self.walk.shape(self.strategy.start)
         self._count_weights(spec, own)
+        self.fsdp = None
+        if cut_further:
+            groups = group_bytes(spec, p, self.itemsize)
+            self.weights = sum(groups) // p
+            self.fsdp = Sharded(groups, p, fsdp == "keep")
 
     def _count_weights(self, spec: TransformerSpec, own: int) -> None:
         self.replicated = self.cut = self.tensors = 0
@@ -69,19 +77,37 @@ class StepForm:
     def stretches(self) -> Iterator[tuple[str, int | None, Stretch]]:
         """(moment, layer, stretch) of all parts of the step, in order."""
         blocks = self.walk.blocks(self.spec)
-        shape = self.walk.shape(blocks[-1][1].after)
         loss, last = self._loss(blocks[-1][1].after)
         for part in range(self.accumulate):
             grad, adds = last, part > 0
-            for i, (layer, block) in enumerate(blocks):
-                yield "forward", layer, self.walk.forward(block, i == 0)
+            yield from self._forward(blocks)
             yield "loss", None, loss
-            for i in reversed(range(len(blocks))):
-                layer, block = blocks[i]
-                found, grad = self.walk.backward(block, i == 0, grad, adds)
-                yield "backward", layer, found
-            yield "backward", None, self._input(grad, adds)
-        yield "end", None, self._end(shape)
+            yield from self._backward(blocks, grad, adds)
+        yield "end", None, self._end(self.walk.shape(blocks[-1][1].after))
+
+    def _forward(self, blocks) -> Iterator[tuple[str, int | None, Stretch]]:
+        done = 0
+        for i, (layer, block) in enumerate(blocks):
+            count = len(block.branches)
+            cut = self.fsdp.forward(done, count) if self.fsdp else ()
+            done += count
+            yield "forward", layer, self.walk.forward(block, i == 0, cut)
+        if self.fsdp:
+            yield "forward", None, alone(self.fsdp.forward_ends())
+
+    def _backward(self, blocks, grad, adds) -> Iterator[tuple[str, int | None, Stretch]]:
+        first = sum(len(block.branches) for _, block in blocks)
+        for i in reversed(range(len(blocks))):
+            layer, block = blocks[i]
+            count, cut = len(block.branches), ()
+            first -= count
+            if self.fsdp:
+                cut = self.fsdp.backward(first, count, self.walk.again, adds)
+            found, grad = self.walk.backward(block, i == 0, grad, adds, cut)
+            yield "backward", layer, found
+        yield "backward", None, self._input(grad, adds)
+        if self.fsdp:
+            yield "backward", None, alone(self.fsdp.backward_ends())
 
     def _loss(self, layout: Layout) -> tuple[Stretch, Gradient]:
         """Mean square of the output without its padding, and its gradient."""
@@ -130,7 +156,7 @@ class StepForm:
         everywhere = self.replicated if self.strategy.start.split is not None else 0
         rest = self.replicated + self.cut - everywhere
         for count, ranks in ((everywhere, self.p), (rest, self.data)):
-            if ranks > 1 and count:
+            if ranks > 1 and count and not self.fsdp:
                 flat = ledger.new("bucket", (count,))
                 if count % ranks:
                     padded = ledger.new("bucket", (shard_size(count, ranks) * ranks,))
@@ -143,9 +169,7 @@ class StepForm:
         return Stretch.of(ledger)
 
 
-def _check_covered(spec: TransformerSpec, cls: type[Strategy], fsdp: bool) -> None:
-    if fsdp:
-        raise NotCovered("fsdp=True")
+def _check_covered(spec: TransformerSpec, cls: type[Strategy]) -> None:
     if cls.attend not in ATTENDS:
         raise NotCovered(f"the attention ({cls.attend.__qualname__})")
     if spec.context_length:

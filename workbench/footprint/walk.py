@@ -1,11 +1,14 @@
 """A walk over the blocks of one rank; each kind of block is gone through once and then repeated."""
 
+from collections.abc import Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 from workbench.footprint.branches import attention, mlp
 from workbench.footprint.ledger import Ghost, Ledger, Shape, Stretch
 from workbench.footprint.moves import back, move
 from workbench.footprint.projections import Moves, Rank
+from workbench.footprint.sharded import Backward, Forward, emit
 from workbench.layout import Layout
 from workbench.strategies import DSP, DSPxDSP, Strategy
 
@@ -99,32 +102,36 @@ class Walk:
         """This rank's part of a tensor."""
         return layout.local_shape(self.rank.strategy.along(layout).size)
 
-    def forward(self, block: Block, leaf: bool) -> Stretch:
-        """What the block allocates and keeps; a ``leaf`` is the step's input, and stays alive."""
-        key = (block.number, leaf)
+    def forward(self, block: Block, leaf: bool, cut: Sequence[Forward] = ()) -> Stretch:
+        """What the block allocates and keeps; a ``leaf`` is the step's input, and stays alive.
+
+        ``cut`` is what FSDP does around each branch.
+        """
+        key = (block.number, leaf, cut)
         if key not in self._forward:
-            if block.number not in self._spare:
-                self._spare[block.number] = self._run(block)
+            if cut or block.number not in self._spare:
+                self._spare[block.number] = self._run(block, cut)
             run = self._spare[block.number]
             self._forward[key] = Stretch.of(run.ledger, 0, 0, run.y.cell, leaf)
         return self._forward[key]
 
     def backward(
-        self, block: Block, leaf: bool, grad: Gradient, adds: bool
+        self, block: Block, leaf: bool, grad: Gradient, adds: bool, cut: Sequence[Backward] = ()
     ) -> tuple[Stretch, Gradient]:
         """The same of the backward, and the gradient that it leaves; see `Ledger` for ``adds``."""
-        key = (block.number, grad, adds)
+        key = (block.number, grad, adds, cut)
         if key not in self._after:
             run = self._spare.pop(block.number, None) or self._run(block)
             start, run.ledger.adds = len(run.ledger.entries), adds
-            ends = self._back(run, block, grad)
+            run.ledger.waiting = [] if cut else None
+            ends = self._back(run, block, grad, cut)
             self._after[key] = run.ledger, start, ends, {}
         ledger, start, (taken, left), found = self._after[key]
         if leaf not in found:
             found[leaf] = Stretch.of(ledger, start, taken.cell, left.cell, leaf)
         return found[leaf], Gradient(left.shape, left.strides, ledger.sizes[left.cell])
 
-    def _run(self, block: Block) -> "Run":
+    def _run(self, block: Block, cut: Sequence[Forward] = ()) -> "Run":
         """The block's forward; in a checkpointed one only its input is kept."""
         ledger = Ledger(self.itemsize, keep=not self.again, early=self.again)
         ledger.where = block.branches[0][-1]
@@ -134,7 +141,7 @@ class Walk:
         start = ledger.hold(x) if self.again else None
         if self.again and self.inside:
             x = self._arranged(ledger, block, ledger.hold(x))
-        y, tails = self._branches(ledger, block, x)
+        y, tails = self._branches(ledger, block, x, cut)
         if self.again and self.inside:
             ledger.drop(start)
         return Run(ledger, start, y, tails)
@@ -146,36 +153,48 @@ class Walk:
             ledger.drop(before)
         return x
 
-    def _branches(self, ledger: Ledger, block: Block, x: Ghost):
+    def _branches(self, ledger: Ledger, block: Block, x: Ghost, cut: Sequence[Forward] = ()):
         tails = []
-        for kind, stage, ledger.where in block.branches:
+        around = cut or repeat(Forward((), ()))
+        for (kind, stage, ledger.where), fsdp in zip(block.branches, around, strict=False):
             before = x
+            emit(ledger, fsdp.before)
             if kind == "attention":
                 x, tail = attention(ledger, self.rank, x, block.after, stage)
             else:
                 x, tail = mlp(ledger, self.rank, x, block.after)
+            emit(ledger, fsdp.after)
             ledger.drop(before)
             tails.append(tail)
         return x, tails
 
-    def _back(self, run: "Run", block: Block, grad: Gradient) -> tuple[Ghost, Ghost]:
+    def _back(
+        self, run: "Run", block: Block, grad: Gradient, cut: Sequence[Backward]
+    ) -> tuple[Ghost, Ghost]:
         ledger, tails = run.ledger, run.tails
         ledger.where = block.branches[-1][-1]
         given = g = ledger.given("gradient of stream", *grad)
+        emit(ledger, cut[-1].before if cut else ())
         mine = tails[-1].head(g)
         if self.again:
             ledger.keep = True
             x = ledger.hold(run.start)
             if self.inside:
                 x = self._arranged(ledger, block, x)
-            y, tails = self._branches(ledger, block, x)
+            y, tails = self._branches(ledger, block, x, [each.again for each in cut])
             ledger.drop(y)
         for i in reversed(range(len(tails))):
             ledger.where = block.branches[i][-1]
             if i < len(tails) - 1:
+                emit(ledger, cut[i].before if cut else ())
                 mine = tails[i].head(g)
             last = (run.start,) if self.again and i == 0 else ()
             g = tails[i].rest(g, mine, last)
+            if cut:
+                emit(ledger, cut[i].until)
+                held = ledger.summed()
+                emit(ledger, cut[i].after)
+                ledger.drop(*held)
         for step in reversed(block.moves):
             before, g = g, back(ledger, g, *step)
             ledger.drop(before)

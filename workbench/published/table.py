@@ -24,6 +24,8 @@ class PublishedRow:
         A key of `GRADES`, and where the published number is from.
     fitted : bool
         Whether constants of ours were fitted to it.
+    left_out : str
+        What of the published run our number lacks, as far as it is known.
     """
 
     figure: str
@@ -34,6 +36,7 @@ class PublishedRow:
     grade: str
     source: str
     fitted: bool
+    left_out: str = ""
 
     @property
     def ratio(self) -> float:
