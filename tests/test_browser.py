@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 #: Trains for minutes: only opened, and run as far as its first explorer.
 LONG = {"30-federated-fine-tune.ipynb"}
-EXPLORER = re.compile(r"widgets\.(compare|layout_player|schedules|memory)|(?<![\w.])traffic\(")
+EXPLORER = re.compile(
+    r"widgets\.(compare|layout_player|schedules|memory)|"
+    r"(?<![\w.])(?:traffic|gap_explorer|attack_explorer)\("
+)
 
 pytestmark = [
     pytest.mark.skipif(lab.CHROMIUM is None, reason=lab.MISSING),

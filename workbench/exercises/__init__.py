@@ -1,5 +1,10 @@
 """Exercises for the notebooks: ``check_...(answer)`` says whether an answer is right, and hints."""
 
+from workbench.exercises.averaging import (
+    check_merged_bytes,
+    check_relative_gap,
+    check_stacked_factors,
+)
 from workbench.exercises.family import (
     check_causal_pairs,
     check_group,
@@ -48,6 +53,12 @@ from workbench.exercises.published import (
     check_attention_share,
     check_mean_error,
     check_total_volume,
+)
+from workbench.exercises.robustness import (
+    check_krum_choice,
+    check_most_attackers,
+    check_trimmed_mean,
+    check_turning_scale,
 )
 from workbench.exercises.running import (
     check_join,
@@ -124,6 +135,7 @@ __all__ = [
     "check_half_size",
     "check_join",
     "check_kernel_seconds",
+    "check_krum_choice",
     "check_line",
     "check_local_shape",
     "check_longest_video",
@@ -131,6 +143,8 @@ __all__ = [
     "check_mean_error",
     "check_megatron_sp_order",
     "check_merge",
+    "check_merged_bytes",
+    "check_most_attackers",
     "check_next_cut",
     "check_noise",
     "check_own_strategy",
@@ -139,6 +153,7 @@ __all__ = [
     "check_pareto",
     "check_peers",
     "check_recomputed_bytes",
+    "check_relative_gap",
     "check_reshard",
     "check_ring_bytes",
     "check_rounds_to_target",
@@ -147,6 +162,7 @@ __all__ = [
     "check_sent_bytes",
     "check_sequences",
     "check_smallest_change",
+    "check_stacked_factors",
     "check_standing_bytes",
     "check_step_flops",
     "check_summed_gradients",
@@ -155,6 +171,8 @@ __all__ = [
     "check_switchable",
     "check_total_volume",
     "check_trained_numbers",
+    "check_trimmed_mean",
+    "check_turning_scale",
     "check_ulysses_layouts",
     "check_usp_bytes",
     "check_waiting_share",
