@@ -48,6 +48,11 @@ from workbench.exercises.planner import (
     check_pareto,
     check_waiting_share,
 )
+from workbench.exercises.privacy import (
+    check_masks,
+    check_private_mean,
+    check_tokens,
+)
 from workbench.exercises.prompts import beside, recall
 from workbench.exercises.published import (
     check_attention_share,
@@ -140,6 +145,7 @@ __all__ = [
     "check_local_shape",
     "check_longest_video",
     "check_loss_part",
+    "check_masks",
     "check_mean_error",
     "check_megatron_sp_order",
     "check_merge",
@@ -152,6 +158,7 @@ __all__ = [
     "check_paired_mean",
     "check_pareto",
     "check_peers",
+    "check_private_mean",
     "check_recomputed_bytes",
     "check_relative_gap",
     "check_reshard",
@@ -169,6 +176,7 @@ __all__ = [
     "check_switch",
     "check_switch_count",
     "check_switchable",
+    "check_tokens",
     "check_total_volume",
     "check_trained_numbers",
     "check_trimmed_mean",

@@ -22,7 +22,7 @@ from workbench.federated.traffic import (
     request,
     specs_of,
 )
-from workbench.federated.updates import largest_weight
+from workbench.federated.updates import weight_range
 
 #: How long an answer of a client in this process may take [s].
 IN_PROCESS_TIMEOUT_S = 600.0
@@ -76,7 +76,7 @@ def secure_mean(
     specs = specs_of(dict(sorted(changes[0].items())))
     with task_identity():
         watched = Watched(grid, contents, nodes, specs, IN_PROCESS_TIMEOUT_S)
-        done = run_protocol(watched, option, max(weights))
+        done = run_protocol(watched, option, (min(weights), max(weights)))
     names = {client: f"client {client}" for client in nodes.values()}
     return _ended(done, option, len(changes), names, "secure_mean")
 
@@ -146,7 +146,7 @@ def secure_round(
     contents = {nodes[c]: request(packed(arrays), number) for c, arrays in sent.items()}
     clients = {nodes[client]: client for client in sent}
     watched = Watched(grid, contents, clients, specs_of(reference), timeout_s)
-    done = run_protocol(watched, option, largest_weight(task, clients_of(task)), number)
+    done = run_protocol(watched, option, weight_range(task, clients_of(task)), number)
     done = _ended(done, option, len(sent), names, f"round {number}")
     joined = {n: (a + done.mean[n]).astype(a.dtype) for n, a in reference.items()}
     metrics = {client: done.replies[client][METRICS] for client in sorted(done.replies)}

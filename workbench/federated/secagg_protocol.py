@@ -61,6 +61,8 @@ class SecureSum:
         sent to train on.
     key_bytes : int
         The same for keys and shares, both ways.
+    levels : int
+        Into how many levels changes were quantised.
     """
 
     mean: Arrays
@@ -70,6 +72,7 @@ class SecureSum:
     uplink_bytes: int
     downlink_bytes: int
     key_bytes: int
+    levels: int
 
 
 @dataclass
@@ -161,20 +164,24 @@ def _numbers(record: ConfigRecord) -> list[np.ndarray]:
     return [bytes_to_ndarray(each) for each in record[MASKED]]
 
 
-def run_protocol(watched: Watched, option: SecAggPlus, most: int, number: int = 1) -> SecureSum:
+def run_protocol(
+    watched: Watched, option: SecAggPlus, weights: tuple[int, int], number: int = 1
+) -> SecureSum:
     """Let Flower's workflow sum what the clients of ``watched.contents`` hand in.
 
     Parameters
     ----------
-    most : int
-        The largest weight that a client may have.
+    weights : tuple of two int
+        The smallest and the largest weight that a client may have.
     number : int
         The round.
     """
     nodes = list(watched.contents)
     strategy = _Strategy(nodes)
     context = _context(strategy, number)
-    workflow = _workflow(option, len(nodes), most)
+    least, most = weights
+    levels = option.levels(len(nodes), most / least)
+    workflow = _workflow(option, len(nodes), most, levels)
     before = context.state["parameters"]
     with quiet_flower():
         workflow(watched, context)
@@ -192,10 +199,11 @@ def run_protocol(watched: Watched, option: SecAggPlus, most: int, number: int = 
         count["up"],
         count["down"],
         count["keys"],
+        levels,
     )
 
 
-def _workflow(option: SecAggPlus, clients: int, most: int) -> Any:
+def _workflow(option: SecAggPlus, clients: int, most: int, levels: int) -> Any:
     """Flower's workflow, in which also clients may be lost that have not shared keys yet."""
     from flwr.server.workflow import SecAggPlusWorkflow
 
@@ -212,7 +220,7 @@ def _workflow(option: SecAggPlus, clients: int, most: int) -> Any:
         reconstruction_threshold=option.needed(clients),
         max_weight=float(most),
         clipping_range=float(option.clipping_range),
-        quantization_range=2**option.bits,
+        quantization_range=levels,
     )
 
 

@@ -98,9 +98,10 @@ def change_to_mask(
     return Maskable(content, change, weight, generator(task.seed, ROUNDING, number, client))
 
 
-def largest_weight(task: FederatedTask, clients: Sequence[Client]) -> int:
-    """The most that a client counts under secure aggregation: rows, or 1 if all are equal."""
-    return max(len(client.train) for client in clients) if task.method.rows_weigh() else 1
+def weight_range(task: FederatedTask, clients: Sequence[Client]) -> tuple[int, int]:
+    """The least and the most that a client counts: training rows, or 1 if all are equal."""
+    rows = [len(client.train) for client in clients] if task.method.rows_weigh() else [1]
+    return min(rows), max(rows)
 
 
 def norm_of(delta: Arrays) -> float:

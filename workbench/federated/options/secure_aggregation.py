@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, log2
 from typing import Any, ClassVar
 
 from workbench.federated.option import Option, check_number, check_whole
@@ -18,7 +18,8 @@ class SecAggPlus(Option):
     """Masks that cancel in the sum, with shares of their seeds at other clients.
 
     Losses and numbers of rows still travel in the clear, nobody can check a masked update, and
-    the server is taken to follow the protocol: keys are not signed.
+    the server is taken to follow the protocol: keys are not signed. The smallest and the largest
+    number of rows are taken to be known.
 
     Parameters
     ----------
@@ -73,23 +74,37 @@ class SecAggPlus(Option):
         """Width of one level: ``2 C / 2^bits``."""
         return 2 * self.clipping_range / 2**self.bits
 
-    def error_bound(
-        self, weights: Sequence[int], largest: float = 0.0, most: int | None = None
-    ) -> float:
-        """How far a number of the mean can be from the exact weighted mean.
+    def levels(self, clients: int, spread: float = 1.0) -> int:
+        """Levels in use: ``2^bits``, and more where weights differ, as far as 2^32 allows.
 
-        With ``T = 2^bits``, a client's weight travels as ``q_k = round(T n_k / most)`` and its
-        change as ``q_k x_k / T``, rounded at random to one of the two nearest levels: less than
-        one step away. So the mean is off by less than ``(K step T + X D) / sum q_k``, where ``K``
-        is the number of clients, ``X`` the largest change and ``D`` what rounding did to the
-        weights. With equal weights that is one step.
+        A light client's levels are wide in the mean. With ``1.5 spread`` times as many levels the
+        mean is still off by less than one step.
+
+        Parameters
+        ----------
+        spread : float
+            The largest weight that a client can have, over the smallest.
+        """
+        more = 0 if spread == 1 else ceil(log2(1.5 * spread))
+        fits = ((MODULUS - 1) // clients).bit_length() - 1
+        return 2 ** max(self.bits, min(self.bits + more, fits))
+
+    def error_bound(
+        self, weights: Sequence[int], levels: int | None = None, most: int | None = None
+    ) -> float:
+        """How far a number of the mean can be from the exact weighted mean of clipped changes.
+
+        With T levels, a client's weight travels as ``q_k = round(T n_k / most)`` and its change as
+        ``q_k x_k / T``, rounded at random to one of the two nearest levels: less than one level
+        away. So the mean is off by less than ``C (2 K + D) / sum q_k``, where K is the number of
+        clients and D what rounding did to the weights. With equal weights that is one step.
 
         Parameters
         ----------
         weights : sequence of int
             Training rows n_k, or all the same, of the clients that are in the sum.
-        largest : float
-            X, the largest absolute value of a change; matters for unequal weights only.
+        levels : int or None
+            T; ``None`` is ``2^bits``.
         most : int or None
             The most rows that a client can have; ``None`` is the largest weight.
 
@@ -98,10 +113,12 @@ class SecAggPlus(Option):
         >>> option = SecAggPlus(clipping_range=8.0, bits=20)
         >>> option.error_bound([1, 1, 1]) == option.step
         True
+        >>> option.error_bound([10, 90], option.levels(2, spread=9)) < option.step
+        True
         """
-        levels = 2**self.bits
+        levels = levels or 2**self.bits
         exact = [levels * n / (most or max(weights)) for n in weights]
         sent = [round(q) for q in exact]
         moved = sum(abs(q - e) for q, e in zip(sent, exact, strict=True))
         moved += abs(sum(sent) - sum(exact))
-        return (len(weights) * self.step * levels + largest * moved) / sum(sent)
+        return self.clipping_range * (2 * len(weights) + moved) / sum(sent)
