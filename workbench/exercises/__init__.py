@@ -1,5 +1,6 @@
 """Exercises for the notebooks: ``check_...(answer)`` says whether an answer is right, and hints."""
 
+from workbench.exercises.claims import check_holm, check_paired_interval, check_verdict
 from workbench.exercises.family import (
     check_causal_pairs,
     check_group,
@@ -117,6 +118,7 @@ __all__ = [
     "check_gather_elements",
     "check_group",
     "check_half_size",
+    "check_holm",
     "check_join",
     "check_kernel_seconds",
     "check_line",
@@ -130,6 +132,7 @@ __all__ = [
     "check_noise",
     "check_own_strategy",
     "check_padded_switch",
+    "check_paired_interval",
     "check_paired_mean",
     "check_pareto",
     "check_peers",
@@ -150,6 +153,7 @@ __all__ = [
     "check_total_volume",
     "check_ulysses_layouts",
     "check_usp_bytes",
+    "check_verdict",
     "check_waiting_share",
     "check_weighted_mean",
     "check_wire_seconds",
