@@ -3,6 +3,7 @@
 import math
 
 import torch
+from answers_claims import CLAIM_ANSWERS
 from answers_family import FAMILY_ANSWERS
 from answers_fitting import FITTING_ANSWERS
 from answers_links import LINK_ANSWERS
@@ -279,6 +280,7 @@ ANSWERS = {
         lambda dims, stages, heads, p: sorted(runnable(dims, stages, heads, p)),
     ),
     **MEMORY_ANSWERS,
+    **CLAIM_ANSWERS,
     **FITTING_ANSWERS,
     **LINK_ANSWERS,
     **FAMILY_ANSWERS,

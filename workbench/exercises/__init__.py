@@ -1,10 +1,14 @@
 """Exercises for the notebooks: ``check_...(answer)`` says whether an answer is right, and hints."""
 
+<<<<<<< HEAD
 from workbench.exercises.averaging import (
     check_merged_bytes,
     check_relative_gap,
     check_stacked_factors,
 )
+=======
+from workbench.exercises.claims import check_holm, check_paired_interval, check_verdict
+>>>>>>> claims
 from workbench.exercises.family import (
     check_causal_pairs,
     check_group,
@@ -138,6 +142,7 @@ __all__ = [
     "check_gather_elements",
     "check_group",
     "check_half_size",
+    "check_holm",
     "check_join",
     "check_kernel_seconds",
     "check_krum_choice",
@@ -155,6 +160,7 @@ __all__ = [
     "check_noise",
     "check_own_strategy",
     "check_padded_switch",
+    "check_paired_interval",
     "check_paired_mean",
     "check_pareto",
     "check_peers",
@@ -183,6 +189,7 @@ __all__ = [
     "check_turning_scale",
     "check_ulysses_layouts",
     "check_usp_bytes",
+    "check_verdict",
     "check_waiting_share",
     "check_weighted_mean",
     "check_wire_seconds",
