@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 #: Trains for minutes: only opened, and run as far as its first explorer.
-LONG = {"30-federated-fine-tune.ipynb"}
+LONG = {"30-federated-fine-tune.ipynb", "37-deploy-it.ipynb"}
 EXPLORER = re.compile(
     r"widgets\.(compare|layout_player|schedules|memory)|"
     r"(?<![\w.])(?:traffic|gap_explorer|attack_explorer)\("

@@ -1,14 +1,12 @@
 """Exercises for the notebooks: ``check_...(answer)`` says whether an answer is right, and hints."""
 
-<<<<<<< HEAD
 from workbench.exercises.averaging import (
     check_merged_bytes,
     check_relative_gap,
     check_stacked_factors,
 )
-=======
 from workbench.exercises.claims import check_holm, check_paired_interval, check_verdict
->>>>>>> claims
+from workbench.exercises.deployment import check_answers, check_round_bytes, check_survivors_mean
 from workbench.exercises.family import (
     check_causal_pairs,
     check_group,
@@ -125,6 +123,7 @@ __all__ = [
     "beside",
     "check_activation_bytes",
     "check_adapter_bytes",
+    "check_answers",
     "check_attention_flops",
     "check_attention_share",
     "check_by_heads",
@@ -169,6 +168,7 @@ __all__ = [
     "check_relative_gap",
     "check_reshard",
     "check_ring_bytes",
+    "check_round_bytes",
     "check_rounds_to_target",
     "check_runnable",
     "check_samples_that_fit",
@@ -179,6 +179,7 @@ __all__ = [
     "check_standing_bytes",
     "check_step_flops",
     "check_summed_gradients",
+    "check_survivors_mean",
     "check_switch",
     "check_switch_count",
     "check_switchable",
