@@ -8,7 +8,7 @@ from workbench.federated import FederatedTask, simulate
 from workbench.federated.history import same_weights
 from workbench.federated.learner import Learner
 from workbench.federated.lora import initial_adapter
-from workbench.federated.server_app import sample
+from workbench.federated.partition import sample
 
 TASK = FederatedTask(num_clients=4, clients_per_round=2, rounds=2, local_steps=4, batch_size=8)
 REPEATS = 2

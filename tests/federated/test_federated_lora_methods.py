@@ -21,7 +21,7 @@ from workbench.federated.history import same_weights
 from workbench.federated.learner import Learner
 from workbench.federated.lora import adapter_parameters
 from workbench.federated.methods.base import ServerState, Update
-from workbench.federated.server_app import sample
+from workbench.federated.partition import sample
 from workbench.federated.traffic import specs_of
 
 A, B = (f"base_model.model.q.lora_{factor}.weight" for factor in "AB")

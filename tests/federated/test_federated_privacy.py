@@ -8,7 +8,7 @@ from workbench.federated import CentralDP, FedAvg, FederatedTask, LocalDP
 from workbench.federated.accounting import epsilon_spent, local_multiplier
 from workbench.federated.joining import private_mean
 from workbench.federated.methods.base import ServerState, Update
-from workbench.federated.server_app import sample
+from workbench.federated.partition import sample
 from workbench.federated.traffic import largest_norm
 from workbench.federated.updates import clipped, norm_of, sendable
 

@@ -18,6 +18,7 @@ _HOME = {
     "make_credentials": "credentials",
     "centralised": "baselines",
     "local_only": "baselines",
+    "evaluate": "baselines",
     "History": "history",
     "Round": "history",
     "Evaluation": "history",
@@ -36,6 +37,8 @@ _HOME = {
     **dict.fromkeys(["LabelFlip", "SignFlip", "Backdoor"], "options"),
     **dict.fromkeys(["Median", "TrimmedMean", "Krum", "MultiKrum", "Bulyan"], "options"),
     "System": "options",
+    "simulated_clock": "clock",
+    **dict.fromkeys(["Assumptions", "scale_cost"], "scale"),
 }
 __all__ = list(_HOME)
 

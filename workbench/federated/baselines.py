@@ -5,6 +5,7 @@ same adapter.
 """
 
 import time
+from collections.abc import Mapping
 
 from tqdm.auto import tqdm
 
@@ -59,6 +60,16 @@ def local_only(task: FederatedTask, progress: bool = True) -> Evaluation:
         learner.steps(client.train, steps, draw, learner.optimizer())
         clients[client.name] = learner.evaluate(read_adapter(learner.parameters), index)
     return Evaluation.over(clients)
+
+
+def evaluate(task: FederatedTask, models: Mapping[str, Weights]) -> dict[str, Evaluation]:
+    """How good adapters are on the held-out rows of ``task``'s clients, whoever trained them.
+
+    Losses of runs with unlike partitions don't compare: a question is set beside its own client's
+    other answers, and each partition makes other clients. One task's clients judge all alike.
+    """
+    learner = Learner(task)
+    return {name: _evaluate(learner, weights) for name, weights in models.items()}
 
 
 def _evaluate(learner: Learner, weights: Weights) -> Evaluation:

@@ -85,6 +85,8 @@ class Round:
         Privacy spent so far, at the task's delta; `History.privacy` says what it is of.
     restarted : dict
         Clients that had lost what they keep between rounds, and since when.
+    simulated_s : float or None
+        How long the round takes on the simulated clock of the task's `System`; not measured.
     """
 
     number: int
@@ -99,6 +101,7 @@ class Round:
     failed: dict[str, str]
     epsilon: float | None = None
     restarted: dict[str, str] = field(default_factory=dict)
+    simulated_s: float | None = None
 
     @property
     def eval_loss(self) -> float:

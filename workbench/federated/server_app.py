@@ -15,12 +15,11 @@ from workbench.federated.accounting import epsilon_spent, most_trained
 from workbench.federated.checkpoint import Checkpoint
 from workbench.federated.client_app import CLIENT, PARTITION, RUN_DIR, TASK
 from workbench.federated.client_memory import is_stateful
+from workbench.federated.clock import fewest, simulated_round
 from workbench.federated.history import Evaluation, History, Round
 from workbench.federated.joining import mean_loss, next_state
 from workbench.federated.lora import initial_adapter
 from workbench.federated.methods.base import Arrays, ServerState, Update
-from workbench.federated.options.privacy import CentralDP
-from workbench.federated.partition import SAMPLE, generator
 from workbench.federated.record import note_joined, recorded
 from workbench.federated.task import FederatedTask
 from workbench.federated.traffic import (
@@ -30,6 +29,7 @@ from workbench.federated.traffic import (
     largest_norm,
     packer,
     request,
+    specs_of,
 )
 from workbench.federated.updates import (
     Expected,
@@ -164,15 +164,18 @@ class Server:
         """One round: the sampled clients train, their updates are joined, all evaluate."""
         started = time.perf_counter()
         self.bar.set_description(f"round {number} of {self.task.rounds}: training")
-        chosen = sample(self.task, number)
+        merged, shapes = sum(len(each.trained) for each in before), specs_of(server.weights)
+        clock = simulated_round(self.task, number, shapes, merged)
+        chosen = list(clock.asked)
         self.wait_for(chosen, number)
         sent = {client: self.method.outgoing(server, client) for client in chosen}
-        answers = self.exchange(sent, number, MessageType.TRAIN)
+        answers = self.exchange(sent, number, MessageType.TRAIN, clock.left_out)
         valid, failed = self.accept(answers, sent)
-        if len(valid) < min(self.task.min_clients, len(chosen)):
+        if len(valid) < fewest(self.task, chosen):
+            said = failed | {self.names[c]: "not available (simulated)" for c in clock.absent}
             raise RuntimeError(
                 f"round {number}: {len(valid)} valid updates, min_clients is "
-                f"{self.task.min_clients}. " + "; ".join(f"{k}: {v}" for k, v in failed.items())
+                f"{self.task.min_clients}. " + "; ".join(f"{k}: {v}" for k, v in said.items())
             )
         restarted = self.note_used(answers, valid, number)
         server = next_state(self.task, server, valid, number)
@@ -197,6 +200,7 @@ class Server:
             failed=failed,
             epsilon=epsilon,
             restarted=restarted,
+            simulated_s=clock.seconds,
         )
 
     def accept(
@@ -251,8 +255,17 @@ class Server:
         evaluation = Evaluation.over(clients, failed)
         return evaluation, answers.sent_bytes + answers.received_bytes
 
-    def exchange(self, weights: dict[int, Arrays], number: int, kind: str) -> Answers:
-        """Send arrays to some clients and collect their answers, ordered by partition."""
+    def exchange(
+        self,
+        weights: dict[int, Arrays],
+        number: int,
+        kind: str,
+        left_out: dict[int, str] | None = None,
+    ) -> Answers:
+        """Send arrays to some clients and collect their answers, ordered by partition.
+
+        What is sent to a client that is ``left_out`` counts, but nothing comes back.
+        """
         packed = packer()
         messages = [
             Message(request(packed(arrays), number), self.nodes[client], kind, group_id=str(number))
@@ -260,8 +273,10 @@ class Server:
         ]
         partition = {node: client for client, node in self.nodes.items()}
         sent = {partition[m.metadata.dst_node_id]: count_bytes(m) for m in messages}
-        replies, received = {}, 0
-        failed = dict.fromkeys(sent, f"no answer within {self.round_timeout_s:g} s")
+        replies, received, left_out = {}, 0, left_out or {}
+        failed = dict.fromkeys(sent, f"no answer within {self.round_timeout_s:g} s") | left_out
+        self.bar.update(len(left_out))
+        messages = [m for m in messages if partition[m.metadata.dst_node_id] not in left_out]
         for node, reply in replies_to(self.grid, messages, self.round_timeout_s):
             self.bar.update()
             client = partition[node]
@@ -277,12 +292,3 @@ class Server:
             sum(sent.values()),
             received,
         )
-
-
-def sample(task: FederatedTask, number: int) -> list[int]:
-    """The clients that train in a round: drawn from the seed, in the order of their partition."""
-    draw = generator(task.seed, SAMPLE, number)
-    if isinstance(task.privacy, CentralDP) and task.privacy.sampling == "poisson":
-        drawn = draw.random(task.num_clients) < task.clients_per_round / task.num_clients
-        return np.flatnonzero(drawn).tolist()
-    return sorted(draw.choice(task.num_clients, task.clients_per_round, replace=False).tolist())

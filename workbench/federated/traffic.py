@@ -77,12 +77,19 @@ def round_traffic(
         raise ValueError(f"tune={tune!r}; there is a closed form for 'lora' and for 'full'.")
     shapes = adapter_shapes(task) if tune == "lora" else full_shapes(task)
     model = {name: Spec(shape) for name, shape in shapes.items()}
-    up = down = 0
-    for client in range(task.clients_per_round) if clients is None else clients:
-        sent = task.method.down(model, client) | task.method.merged(model, merged_updates)
-        down += arrays_bytes(sent) + SCALAR_BYTES + len(ROUND)
-        up += arrays_bytes(wire_specs(task, task.method.sends(model, client))) + _reply_bytes(task)
-    return Traffic(up, down)
+    asked = range(task.clients_per_round) if clients is None else clients
+    each = [client_traffic(task, model, client, merged_updates) for client in asked]
+    return Traffic(sum(t.uplink_bytes for t in each), sum(t.downlink_bytes for t in each))
+
+
+def client_traffic(
+    task: FederatedTask, model: Specs, client: int, merged_updates: int = 0
+) -> Traffic:
+    """The same for one client, from the shapes of the model's arrays."""
+    sent = task.method.down(model, client) | task.method.merged(model, merged_updates)
+    sends = wire_specs(task, task.method.sends(model, client))
+    down = arrays_bytes(sent) + SCALAR_BYTES + len(ROUND)
+    return Traffic(arrays_bytes(sends) + _reply_bytes(task), down)
 
 
 def wire_specs(task: FederatedTask, specs: Specs) -> Specs:
