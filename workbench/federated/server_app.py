@@ -164,20 +164,17 @@ class Server:
         """One round: the sampled clients train, their updates are joined, all evaluate."""
         started = time.perf_counter()
         self.bar.set_description(f"round {number} of {self.task.rounds}: training")
-        merged, shapes = sum(len(each.trained) for each in before), specs_of(server.weights)
-        clock = simulated_round(self.task, number, shapes, merged)
-        chosen = list(clock.asked)
-        self.wait_for(chosen, number)
-        sent = {client: self.method.outgoing(server, client) for client in chosen}
+        merged = sum(len(each.trained) for each in before)
+        clock = simulated_round(self.task, number, specs_of(server.weights), merged)
+        self.wait_for(list(clock.asked), number)
+        sent = {client: self.method.outgoing(server, client) for client in clock.asked}
         answers = self.exchange(sent, number, MessageType.TRAIN, clock.left_out)
         valid, failed = self.accept(answers, sent)
-        if len(valid) < fewest(self.task, chosen):
-            said = failed | {self.names[c]: "not available (simulated)" for c in clock.absent}
-            raise RuntimeError(
-                f"round {number}: {len(valid)} valid updates, min_clients is "
-                f"{self.task.min_clients}. " + "; ".join(f"{k}: {v}" for k, v in said.items())
-            )
-        restarted = self.note_used(answers, valid, number)
+        if len(valid) < fewest(self.task, clock.asked):
+            away = {self.names[c]: "not available (simulated)" for c in clock.absent}
+            said = "; ".join(f"{name}: {reason}" for name, reason in (failed | away).items())
+            few = f"{len(valid)} valid updates, min_clients is {self.task.min_clients}"
+            raise RuntimeError(f"round {number}: {few}. {said}")
         server = next_state(self.task, server, valid, number)
         training_s = time.perf_counter() - started
         evaluation, evaluation_bytes = self.evaluate(server, number)
@@ -199,7 +196,7 @@ class Server:
             trained=trained,
             failed=failed,
             epsilon=epsilon,
-            restarted=restarted,
+            restarted=self.note_used(answers, valid, number),
             simulated_s=clock.seconds,
         )
 
