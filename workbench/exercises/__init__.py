@@ -1,5 +1,11 @@
 """Exercises for the notebooks: ``check_...(answer)`` says whether an answer is right, and hints."""
 
+from workbench.exercises.communication import (
+    check_eight_bits,
+    check_error_feedback,
+    check_top_k_bytes,
+    check_upload_hours,
+)
 from workbench.exercises.family import (
     check_causal_pairs,
     check_group,
@@ -16,6 +22,11 @@ from workbench.exercises.fitting import (
     check_longest_video,
     check_smallest_change,
     check_standing_bytes,
+)
+from workbench.exercises.heterogeneity import (
+    check_deadline,
+    check_dealt_rows,
+    check_proximal_gradient,
 )
 from workbench.exercises.links import (
     check_half_size,
@@ -107,8 +118,12 @@ __all__ = [
     "check_card_bytes",
     "check_causal_pairs",
     "check_crossover",
+    "check_deadline",
+    "check_dealt_rows",
     "check_dsp_bytes",
     "check_efficiency",
+    "check_eight_bits",
+    "check_error_feedback",
     "check_exchange_seconds",
     "check_exposed_hops",
     "check_factor_gap",
@@ -133,6 +148,7 @@ __all__ = [
     "check_paired_mean",
     "check_pareto",
     "check_peers",
+    "check_proximal_gradient",
     "check_recomputed_bytes",
     "check_reshard",
     "check_ring_bytes",
@@ -147,8 +163,10 @@ __all__ = [
     "check_switch",
     "check_switch_count",
     "check_switchable",
+    "check_top_k_bytes",
     "check_total_volume",
     "check_ulysses_layouts",
+    "check_upload_hours",
     "check_usp_bytes",
     "check_waiting_share",
     "check_weighted_mean",
