@@ -33,6 +33,7 @@ REFUSED = [
     ("Krum", {"f": -1}, "f=-1"),
     ("MultiKrum", {"keep": 0}, "keep=0"),
     ("System", {"dropout": 1.0}, "dropout=1.0"),
+    ("System", {"step_s": 0.0}, "step_s=0.0"),
     ("Dirichlet", {"alpha": 0.0}, "alpha=0.0"),
 ]
 
@@ -76,6 +77,8 @@ def forbidden(one, other):
         return True  # its default keeps what was not sent
     if "SecAggPlus" in names and families & {"method", "compression", "defence"}:
         return not names & {"FedAvg", "FfaLora"}
+    if "System" in names and "secure_aggregation" in families:
+        return True
     exact = {"Scaffold", "FedExLora", "Flora", "HetLora", "FlexLora"}
     return "defence" in families and bool(names & exact)
 

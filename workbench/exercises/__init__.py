@@ -6,6 +6,12 @@ from workbench.exercises.averaging import (
     check_stacked_factors,
 )
 from workbench.exercises.claims import check_holm, check_paired_interval, check_verdict
+from workbench.exercises.communication import (
+    check_eight_bits,
+    check_error_feedback,
+    check_top_k_bytes,
+    check_upload_hours,
+)
 from workbench.exercises.deployment import check_answers, check_round_bytes, check_survivors_mean
 from workbench.exercises.family import (
     check_causal_pairs,
@@ -23,6 +29,11 @@ from workbench.exercises.fitting import (
     check_longest_video,
     check_smallest_change,
     check_standing_bytes,
+)
+from workbench.exercises.heterogeneity import (
+    check_deadline,
+    check_dealt_rows,
+    check_proximal_gradient,
 )
 from workbench.exercises.links import (
     check_half_size,
@@ -131,8 +142,12 @@ __all__ = [
     "check_card_bytes",
     "check_causal_pairs",
     "check_crossover",
+    "check_deadline",
+    "check_dealt_rows",
     "check_dsp_bytes",
     "check_efficiency",
+    "check_eight_bits",
+    "check_error_feedback",
     "check_exchange_seconds",
     "check_exposed_hops",
     "check_factor_gap",
@@ -164,6 +179,7 @@ __all__ = [
     "check_pareto",
     "check_peers",
     "check_private_mean",
+    "check_proximal_gradient",
     "check_recomputed_bytes",
     "check_relative_gap",
     "check_reshard",
@@ -184,11 +200,13 @@ __all__ = [
     "check_switch_count",
     "check_switchable",
     "check_tokens",
+    "check_top_k_bytes",
     "check_total_volume",
     "check_trained_numbers",
     "check_trimmed_mean",
     "check_turning_scale",
     "check_ulysses_layouts",
+    "check_upload_hours",
     "check_usp_bytes",
     "check_verdict",
     "check_waiting_share",

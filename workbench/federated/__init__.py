@@ -47,6 +47,8 @@ _HOME = {
     **dict.fromkeys(["LabelFlip", "SignFlip", "Backdoor"], "options"),
     **dict.fromkeys(["Median", "TrimmedMean", "Krum", "MultiKrum", "Bulyan"], "options"),
     "System": "options",
+    "simulated_clock": "clock",
+    **dict.fromkeys(["Assumptions", "scale_cost"], "scale"),
 }
 __all__ = list(_HOME)
 

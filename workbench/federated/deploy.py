@@ -74,8 +74,8 @@ def run_deployment(
     Raises
     ------
     ValueError
-        If the task can't be, a certificate is not valid now, or ``run_dir`` holds rounds and
-        ``resume`` is not set, or another task's run; before anything is started.
+        If the task can't be or has a `System`, a certificate is not valid now, or ``run_dir`` holds
+        rounds and ``resume`` is not set, or another task's run; before anything is started.
     RuntimeError
         If a node was not let in, too few answered, or the SuperLink or the ServerApp ended; what
         is done is in ``run_dir``.
@@ -86,6 +86,11 @@ def run_deployment(
         raise ValueError(
             f"{task.secure_aggregation!r} runs in simulate() only: no deployment of it is tested. "
             "Leave secure_aggregation out, or use simulate()."
+        )
+    if task.system is not None:
+        raise ValueError(
+            f"{task.system!r} is a simulated clock, and a deployment's clients have speeds of "
+            "their own: take system=None here, or simulate()."
         )
     run_dir, tell = pathlib.Path(run_dir).absolute(), tell or _silent
     for name, value in (("join_timeout_s", join_timeout_s), ("round_timeout_s", round_timeout_s)):

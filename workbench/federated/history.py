@@ -96,6 +96,8 @@ class Round:
         Clients that had lost what they keep between rounds, and since when.
     key_bytes : int
         Of secure aggregation: keys and shares, both ways, which the two counts above leave out.
+    simulated_s : float or None
+        How long the round takes on the simulated clock of the task's `System`; not measured.
     """
 
     number: int
@@ -111,6 +113,7 @@ class Round:
     epsilon: float | None = None
     restarted: dict[str, str] = field(default_factory=dict)
     key_bytes: int = 0
+    simulated_s: float | None = None
 
     @property
     def eval_loss(self) -> float:

@@ -40,10 +40,10 @@ def _joined(
 
 
 def check_enough(
-    task: FederatedTask, number: int, asked: int, valid: int, failed: Mapping[str, str]
+    task: FederatedTask, number: int, needed: int, valid: int, failed: Mapping[str, str]
 ) -> None:
-    """Fail a round of ``asked`` clients by name if it has too few valid updates."""
-    if valid < min(task.min_clients, asked):
+    """Fail a round by name if fewer than ``needed`` updates are valid."""
+    if valid < needed:
         raise RuntimeError(
             f"round {number}: {valid} valid updates, min_clients is {task.min_clients}. "
             + "; ".join(f"{name}: {why}" for name, why in failed.items())

@@ -14,7 +14,7 @@ from workbench.federated.task_checks import text_columns
 
 Row = dict[str, Any]
 #: What a seeded generator is for; two purposes never share their random numbers.
-SPLIT, DEAL, ADAPTER, SAMPLE, BATCHES, EVALUATION, NOISE, ATTACK, ROUNDING = range(9)
+SPLIT, DEAL, ADAPTER, SAMPLE, BATCHES, EVALUATION, NOISE, ATTACK, ROUNDING, SYSTEM = range(10)
 #: Of own rows without a split: the share of the groups that is held out.
 HELD_OUT = {"test": 0.2, "validation": 0.1}
 
@@ -38,21 +38,32 @@ def generator(*key: int) -> np.random.Generator:
 
 
 def sample(task: FederatedTask, number: int) -> list[int]:
-    """The clients that train in a round: drawn from the seed, in the order of their partition."""
-    draw = generator(task.seed, SAMPLE, number)
+    """The clients that are asked in a round: drawn from the seed among those that are there."""
+    draw, away = generator(task.seed, SAMPLE, number), set(absent(task, number))
+    there = [client for client in range(task.num_clients) if client not in away]
     if isinstance(task.privacy, CentralDP) and task.privacy.sampling == "poisson":
         drawn = draw.random(task.num_clients) < task.clients_per_round / task.num_clients
-        return np.flatnonzero(drawn).tolist()
-    return sorted(draw.choice(task.num_clients, task.clients_per_round, replace=False).tolist())
+        return [client for client in there if drawn[client]]
+    count = min(task.clients_per_round, len(there))
+    return sorted(draw.choice(there, count, replace=False).tolist())
 
 
-def clients_of(task: FederatedTask) -> list[Client]:
+def absent(task: FederatedTask, number: int) -> list[int]:
+    """The clients that can't be asked in a round, by ``availability`` of the task's system."""
+    if task.system is None or task.system.availability == 1:
+        return []
+    chance = {c: generator(task.seed, SYSTEM, number, c).random() for c in range(task.num_clients)}
+    return [client for client, drawn in chance.items() if drawn >= task.system.availability]
+
+
+def clients_of(task: FederatedTask, rows: Sequence[Row] | None = None) -> list[Client]:
     """The clients of a task, in the order of their partition id.
 
     Each natural source (a topic, a president, a value of your column ``client``) goes whole to
     one client: the largest first, each to the client that has the fewest rows so far, ties in an
     order drawn from the seed. ``task.partition`` may share out rows instead; the split stays as it
-    is, so what is held out for one client trains no other.
+    is, so what is held out for one client trains no other. ``rows`` may be the task's own, loaded
+    before, to save the time.
 
     Raises
     ------
@@ -60,7 +71,7 @@ def clients_of(task: FederatedTask) -> list[Client]:
         If there are more clients than sources that stay whole, or a client has too few rows to
         learn from.
     """
-    rows = _rows(task)
+    rows = _rows(task) if rows is None else rows
     sources: dict[str, list[Row]] = {}
     for row in rows:
         sources.setdefault(str(row["client"]), []).append(row)

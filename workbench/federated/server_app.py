@@ -14,11 +14,11 @@ from workbench.federated.accounting import epsilon_spent, most_trained
 from workbench.federated.checkpoint import Checkpoint
 from workbench.federated.client_app import CLIENT, PARTITION, RUN_DIR, TASK
 from workbench.federated.client_memory import is_stateful
+from workbench.federated.clock import fewest, simulated_round
 from workbench.federated.history import Evaluation, History, Round
 from workbench.federated.joining import check_enough, mean_loss, next_state
 from workbench.federated.lora import initial_adapter
 from workbench.federated.methods.base import Arrays, ServerState, Update
-from workbench.federated.partition import sample
 from workbench.federated.progress import told, watch_of
 from workbench.federated.record import note_joined, recorded
 from workbench.federated.secagg import secure_round
@@ -29,6 +29,7 @@ from workbench.federated.traffic import (
     evaluation_fault,
     packer,
     request,
+    specs_of,
 )
 from workbench.federated.updates import (
     Expected,
@@ -165,11 +166,13 @@ class Server:
         """One round: the sampled clients train, their updates are joined, all evaluate."""
         started = time.perf_counter()
         self.watch.doing(number, "training")
-        chosen = sample(self.task, number)
-        self.wait_for(chosen, number)
-        sent = {client: self.method.outgoing(server, client) for client in chosen}
-        answers, valid, failed, joined = self.train(sent, number)
-        check_enough(self.task, number, len(chosen), len(valid), failed)
+        merged = sum(len(each.trained) for each in before)
+        clock = simulated_round(self.task, number, specs_of(server.weights), merged)
+        self.wait_for(list(clock.asked), number)
+        sent = {client: self.method.outgoing(server, client) for client in clock.asked}
+        answers, valid, failed, joined = self.train(sent, number, clock.left_out)
+        away = {self.names[client]: "not available (simulated)" for client in clock.absent}
+        check_enough(self.task, number, fewest(self.task, clock.asked), len(valid), failed | away)
         restarted = self.note_used(answers, valid, number)
         server = next_state(self.task, server, valid, number, joined)
         training_s = time.perf_counter() - started
@@ -192,14 +195,15 @@ class Server:
             epsilon=epsilon,
             restarted=restarted,
             key_bytes=answers.key_bytes,
+            simulated_s=clock.seconds,
         )
 
     def train(
-        self, sent: dict[int, Arrays], number: int
+        self, sent: dict[int, Arrays], number: int, left_out: dict[int, str]
     ) -> tuple[Answers, list[Update], dict[str, str], Arrays | None]:
         """Let clients train; with secure aggregation, only the joined change can be read."""
         if self.task.secure_aggregation is None:
-            answers = self.exchange(sent, number, MessageType.TRAIN)
+            answers = self.exchange(sent, number, MessageType.TRAIN, left_out)
             return answers, *self.accept(answers, sent), None
         places = (self.nodes, self.names, sent, number, self.round_timeout_s)
         done, joined, updates = secure_round(self.grid, self.task, *places)
@@ -259,8 +263,17 @@ class Server:
         evaluation = Evaluation.over(clients, failed)
         return evaluation, answers.sent_bytes + answers.received_bytes
 
-    def exchange(self, weights: dict[int, Arrays], number: int, kind: str) -> Answers:
-        """Send arrays to some clients and collect their answers, ordered by partition."""
+    def exchange(
+        self,
+        weights: dict[int, Arrays],
+        number: int,
+        kind: str,
+        left_out: dict[int, str] | None = None,
+    ) -> Answers:
+        """Send arrays to some clients and collect their answers, ordered by partition.
+
+        What is sent to a client that is ``left_out`` counts, but nothing comes back.
+        """
         packed = packer()
         messages = [
             Message(request(packed(arrays), number), self.nodes[client], kind, group_id=str(number))
@@ -268,8 +281,11 @@ class Server:
         ]
         partition = {node: client for client, node in self.nodes.items()}
         sent = {partition[m.metadata.dst_node_id]: count_bytes(m) for m in messages}
-        replies, received = {}, 0
-        failed = dict.fromkeys(sent, f"no answer within {self.round_timeout_s:g} s")
+        replies, received, left_out = {}, 0, left_out or {}
+        failed = dict.fromkeys(sent, f"no answer within {self.round_timeout_s:g} s") | left_out
+        for client in left_out:
+            self.watch.answered(self.names[client], {})
+        messages = [m for m in messages if partition[m.metadata.dst_node_id] not in left_out]
         for node, reply in replies_to(self.grid, messages, self.round_timeout_s):
             client = partition[node]
             received += count_bytes(reply)

@@ -74,14 +74,20 @@ def round_traffic(
     597
     """
     model = {name: Spec(shape) for name, shape in _shapes(task, tune or task.tune).items()}
-    up = down = 0
-    for client in range(task.clients_per_round) if clients is None else clients:
-        sent = task.method.down(model, client) | task.method.merged(model, merged_updates)
-        down += arrays_bytes(sent) + SCALAR_BYTES + len(ROUND)
-        sends = wire_specs(task, task.method.sends(model, client))
-        up += _reply_bytes(task)
-        up += arrays_bytes(sends) if task.secure_aggregation is None else masked_bytes(sends)
-    return Traffic(up, down)
+    asked = range(task.clients_per_round) if clients is None else clients
+    each = [client_traffic(task, model, client, merged_updates) for client in asked]
+    return Traffic(sum(t.uplink_bytes for t in each), sum(t.downlink_bytes for t in each))
+
+
+def client_traffic(
+    task: FederatedTask, model: Specs, client: int, merged_updates: int = 0
+) -> Traffic:
+    """The same for one client, from the shapes of the model's arrays."""
+    sent = task.method.down(model, client) | task.method.merged(model, merged_updates)
+    sends = wire_specs(task, task.method.sends(model, client))
+    down = arrays_bytes(sent) + SCALAR_BYTES + len(ROUND)
+    up = arrays_bytes(sends) if task.secure_aggregation is None else masked_bytes(sends)
+    return Traffic(up + _reply_bytes(task), down)
 
 
 def _shapes(task: FederatedTask, tune: str) -> Shapes:

@@ -104,7 +104,7 @@ def one_round(
     trained, losses = train_all(task, number, weights, train, chosen)
     sizes = train.counts[chosen]
     valid, failed = accept(task, weights, trained, chosen, names)
-    check_enough(task, number, len(chosen), int(valid.sum()), failed)
+    check_enough(task, number, min(task.min_clients, len(chosen)), int(valid.sum()), failed)
     shares = torch.from_numpy((sizes if task.method.rows_weigh() else sizes**0) * valid).double()
     shares = shares / shares.sum()
     weights = {

@@ -72,6 +72,11 @@ class Method(Option):
     #: Which kinds of tuning it works with.
     tunes: ClassVar[tuple[str, ...]] = TUNES
 
+    @property
+    def passes(self) -> int:
+        """Steps of the optimizer that a client makes for each local step of the task."""
+        return 1
+
     # What travels. `weights` may be arrays or anything else that has a shape.
 
     def shared(self, weights: dict[str, Any], client: int) -> dict[str, Any]:

@@ -28,6 +28,10 @@ class Ditto(Method):
     def check(self) -> None:
         check_number(self, "lam", least=0.0)
 
+    @property
+    def passes(self) -> int:
+        return 2
+
     def train(
         self, learner: Any, sent: Arrays, client: int, number: int, memory: Arrays
     ) -> Trained:

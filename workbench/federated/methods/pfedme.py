@@ -38,6 +38,10 @@ class PFedMe(Method):
                 f"own model. Take eta of at most {1 / self.lam:g}."
             )
 
+    @property
+    def passes(self) -> int:
+        return self.inner_steps
+
     def train(
         self, learner: Any, sent: Arrays, client: int, number: int, memory: Arrays
     ) -> Trained:

@@ -16,6 +16,7 @@ from workbench.federated.option import Option
 from workbench.federated.options import FAMILIES
 from workbench.federated.options.privacy import CentralDP
 from workbench.federated.options.secure_aggregation import SecAggPlus
+from workbench.federated.options.system import System
 
 #: Methods that join updates by a mean, which a defence can take the place of.
 MEANS = (FedAvg, FedProx, FedAdam, FedYogi, Ditto, PFedMe, LocalHead, FfaLora)
@@ -40,6 +41,7 @@ COMPATIBLE: tuple[Rule, ...] = (
     Rule(SecAggPlus, "method", (FedAvg, FfaLora), _SEEN),
     Rule(SecAggPlus, "compression", (), _SEEN),
     Rule(SecAggPlus, "defence", (), _SEEN),
+    Rule(System, "secure_aggregation", (), "its clock times one exchange a round, not several."),
     *(
         Rule(defence, "method", MEANS, "it takes the place of the mean, which they don't use.")
         for defence in FAMILIES["defence"]

@@ -1,0 +1,153 @@
+"""Exercises on unlike clients: dealing rows, waiting for the slow, holding clients together."""
+
+from itertools import pairwise
+
+import torch
+
+from workbench.exercises.checking import Case, Exercise, by_cases
+
+
+def _cuts(rng):
+    from workbench.federated.options import Dirichlet
+    from workbench.federated.partition import _cut, generator
+
+    cases = []
+    for clients in (3, 4, 6):
+        draw = generator(rng.randrange(10**6))
+        (share,) = Dirichlet(2.0).shares(1, clients, draw)
+        rows = rng.randint(30, 60)
+        dealt = _cut([{"split": "train"}] * rows, share, draw)
+        where = f"{rows} rows, shares {[round(float(s), 3) for s in share]}"
+        cases.append(Case((rows, [float(s) for s in share]), [len(each) for each in dealt], where))
+    return cases
+
+
+def _ends(rows, shares, say):
+    sums, total = [0], 0.0
+    for share in shares:
+        total += share
+        sums.append(say(total * rows))
+    return [b - a for a, b in pairwise(sums)]
+
+
+check_dealt_rows = Exercise(
+    "Write f(rows, shares), which returns how many rows of a source each client gets. Cut at the "
+    "running sums of the shares times rows, each rounded to the nearest whole number.",
+    (
+        "Rows are whole. Rounded one by one, shares may add up to one row too many or too few.",
+        "Client k gets round(rows x sum of shares up to k) minus the same for the clients before.",
+    ),
+    by_cases(
+        _cuts,
+        {
+            "Each share is rounded by itself, so some row goes missing or is dealt twice.": (
+                lambda rows, shares: [round(rows * share) for share in shares]
+            ),
+            "Those are the places of the cuts; how many rows lie between them?": (
+                lambda rows, shares: [
+                    round(rows * sum(shares[: k + 1])) for k in range(len(shares))
+                ]
+            ),
+            "Round to the nearest; int() always rounds down.": lambda rows, shares: _ends(
+                rows, shares, int
+            ),
+            "Those are shares, not whole rows.": lambda rows, shares: [rows * s for s in shares],
+        },
+    ),
+)
+
+
+def _waits(rng):
+    from workbench.federated import FederatedTask, System
+    from workbench.federated.clock import simulated_round
+    from workbench.federated.options.compression import Spec
+
+    cases, specs = [], {"a": Spec((8, 8))}
+    notes = {1e6: "nobody is late", 1e-3: "everybody is late"}
+    for deadline in (1.2, 2.0, 1e6, 1e-3):
+        system = System(speed_sigma=0.8, deadline_s=deadline, step_s=0.3)
+        task = FederatedTask(num_clients=6, clients_per_round=6, seed=rng.randrange(10**6))
+        task = FederatedTask(num_clients=6, clients_per_round=6, seed=task.seed, system=system)
+        done = simulated_round(task, 1, specs)
+        due = [round(done.due_s[c], 3) for c in done.asked]
+        used = [c for c in done.asked if c not in done.left_out]
+        seconds = max(due) if len(used) == len(due) else deadline
+        where = f"due after {due} s, the deadline is {deadline:g} s"
+        note = notes.get(deadline, "some are late")
+        cases.append(Case((due, deadline), (used, seconds), where, note=note))
+    return cases
+
+
+def _in_time(due, deadline):
+    return [i for i, t in enumerate(due) if t <= deadline]
+
+
+check_deadline = Exercise(
+    "Write f(due, deadline): due[i] is when client i's answer would be there [s]. Return two "
+    "things: the list of clients whose updates are used, and how long the server waits. It stops "
+    "as soon as all have answered, or at the deadline.",
+    (
+        "A client that is due exactly at the deadline is in time. Who is used needs no sum.",
+        "If all are in time, the server waits for the slowest; if one is not, for the deadline.",
+    ),
+    by_cases(
+        _waits,
+        {
+            "The server can't know that no more will come: it waits until the deadline.": (
+                lambda due, deadline: (
+                    _in_time(due, deadline),
+                    max([due[i] for i in _in_time(due, deadline)], default=0.0),
+                )
+            ),
+            "If all have answered before, it needn't wait for the deadline.": (
+                lambda due, deadline: (_in_time(due, deadline), deadline)
+            ),
+            "Clients work side by side: their times don't add up.": lambda due, deadline: (
+                _in_time(due, deadline),
+                min(sum(due), deadline),
+            ),
+            "Those are the late ones.": lambda due, deadline: (
+                [i for i, t in enumerate(due) if t > deadline],
+                min(max(due), deadline),
+            ),
+        },
+    ),
+)
+
+
+def _pulls(rng):
+    cases = []
+    for mu in (0.01, 0.1, 1.5):
+        draw = torch.Generator().manual_seed(rng.randrange(10**6))
+        shape = (rng.randint(2, 4), rng.randint(2, 4))
+        g, w, start = (torch.randn(shape, generator=draw, dtype=torch.float64) for _ in range(3))
+        expected = g + mu * (w - start)
+        cases.append(Case((g, w, start, mu), expected, f"mu={mu:g}, weights of shape {shape}"))
+    return cases
+
+
+check_proximal_gradient = Exercise(
+    "Write f(gradient, w, start, mu): the gradient of loss + mu/2 |w - start|^2, where `gradient` "
+    "is that of the loss alone, w the client's weights now and start those the server sent.",
+    (
+        "The derivative of mu/2 x^2 is mu x. What is x here?",
+        "The pull points from the start to w; a step against the gradient then leads back.",
+    ),
+    by_cases(
+        _pulls,
+        {
+            "The sign: that pushes the client away from the server.": lambda g, w, start, mu: (
+                g - mu * (w - start)
+            ),
+            "The half is gone after the derivative of the square.": lambda g, w, start, mu: (
+                g + mu / 2 * (w - start)
+            ),
+            "That pulls to 0 (weight decay), not to what the server sent.": (
+                lambda g, w, start, mu: g + mu * w
+            ),
+            "The pull replaces the loss's own gradient there; it comes on top.": (
+                lambda g, w, start, mu: mu * (w - start)
+            ),
+        },
+    ),
+)

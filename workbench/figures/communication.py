@@ -1,0 +1,137 @@
+"""What a federated run sends: loss against bytes, and hours of a round's parts."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.figures.marks import Picture, Text, rectangle, svg
+from workbench.figures.style import INK, byte_ticks, captioned, rank_colours, styled
+from workbench.units import human_bytes
+
+#: Parts of a round and their colours. Source: Okabe & Ito (2008).
+PARTS = {"download": "#56B4E9", "computing": "#E69F00", "upload": "#0072B2"}
+_LONGEST, _ROW, _LEFT = 460, 34, 190
+
+
+def loss_bytes(runs: Mapping[str, tuple[float, Sequence[float]]]) -> go.Figure:
+    """Held-out loss against what one client sends in a round: a point a seed, a ring at the mean.
+
+    Parameters
+    ----------
+    runs : mapping
+        What is sent -> its bytes up, and for each seed the loss after the last round [nat].
+    """
+    figure = go.Figure()
+    for (name, (sent, losses)), colour in zip(runs.items(), rank_colours(len(runs)), strict=True):
+        figure.add_trace(
+            go.Scatter(
+                x=[sent] * len(losses), y=list(losses), mode="markers", showlegend=False,
+                marker={"color": colour, "size": 7, "opacity": 0.6},
+                hovertemplate=f"{name}: %{{y:.3f}} nat<extra></extra>",
+            )
+        )  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=[sent], y=[fmean(losses)], mode="markers", name=name,
+                marker={"color": colour, "size": 16, "line": {"color": INK, "width": 1.5}},
+                hovertemplate=f"{name}, mean: %{{y:.3f}} nat, %{{x:,}} B<extra></extra>",
+            )
+        )  # fmt: skip
+    styled(figure, "What a byte buys", height=430)
+    ticks = byte_ticks([int(sent) for sent, _ in runs.values()])
+    figure.update_xaxes(title="one client's update [bytes]", type="log", **ticks)
+    figure.update_yaxes(title="held-out loss after the run [nat]")
+    seeds = len(next(iter(runs.values()))[1])
+    said = "; ".join(
+        f"{name}: {human_bytes(sent)} and {fmean(losses):.3f} nat"
+        for name, (sent, losses) in sorted(runs.items(), key=lambda each: each[1][0])
+    )
+    return captioned(figure, f"Fewest bytes first, means of {seeds} seeds: {said}.")
+
+
+def hours_svg(rows: Mapping[str, Mapping[str, float]]) -> tuple[str, str]:
+    """Bars of how many hours a run takes, by part, as an SVG element; and its caption.
+
+    Parameters
+    ----------
+    rows : mapping
+        What is trained -> part of `PARTS` -> hours, by assumption.
+    """
+    longest = max(sum(parts.values()) for parts in rows.values())
+    page = Picture(_LEFT + _LONGEST + 110, 44 + _ROW * len(rows))
+    for i, (part, colour) in enumerate(PARTS.items()):
+        x = _LEFT + 120 * i
+        page.marks += [rectangle(x, 8, x + 12, 20, colour), Text(x + 17, 14, part, 12, "start")]
+    for i, (name, parts) in enumerate(rows.items()):
+        y, left = 34 + _ROW * i, float(_LEFT)
+        page.marks.append(Text(_LEFT - 6, y + 12, name, 12, "end"))
+        for part, colour in PARTS.items():
+            end = left + _LONGEST * parts[part] / longest
+            tip = f"{name}, {part}: {parts[part]:,.3g} h"
+            page.marks.append(rectangle(left, y, end, y + 24, colour, tip=tip))
+            left = end
+        page.marks.append(Text(left + 6, y + 12, human_hours(sum(parts.values())), 12, "start"))
+    text = hours_caption(rows)
+    return svg(page, text), text
+
+
+def hours_caption(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """How long each takes, and which part takes most."""
+    said = []
+    for name, parts in rows.items():
+        most = max(parts, key=parts.get)
+        total = sum(parts.values())
+        share = f"{parts[most] / total:.0%} of it {most}"
+        said.append(f"{name}: {human_hours(total)}, {share}")
+    return "; ".join(said) + ". By assumption, not measured."
+
+
+def human_hours(hours: float) -> str:
+    """Hours as days or years if they are many.
+
+    Examples
+    --------
+    >>> human_hours(0.5), human_hours(100), human_hours(1e6)
+    ('0.5 h', '4.17 days', '114 years')
+    """
+    for unit, size in (("years", 24 * 365), ("days", 48)):
+        if hours >= size:
+            return f"{hours / (size if unit == 'years' else 24):,.3g} {unit}"
+    return f"{hours:.3g} h"
+
+
+def scale_lines(table: pd.DataFrame, column: str, title: str) -> go.Figure:
+    """A line for each model over the number of clients, both axes logarithmic.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `workbench.federated.scale_cost` makes it.
+    column : str
+        What is drawn: ``"hours"``, or one of bytes.
+    title : str
+        What the column is.
+    """
+    figure, models = go.Figure(), table["model"].unique().tolist()
+    for model, colour in zip(models, rank_colours(len(models)), strict=True):
+        mine = table[table["model"] == model]
+        figure.add_trace(
+            go.Scatter(
+                x=mine["clients"].tolist(), y=mine[column].tolist(), name=model,
+                mode="lines+markers", line={"color": colour, "width": 3},
+                hovertemplate=f"{model}, %{{x:,}} clients: %{{y:.3g}}<extra></extra>",
+            )
+        )  # fmt: skip
+    styled(figure, f"{title} (on paper)", height=430)
+    ticks = byte_ticks(table[column].tolist()) if column.endswith("bytes") else {}
+    figure.update_xaxes(title="clients", type="log", dtick=1)
+    figure.update_yaxes(title=title, type="log", **ticks)
+    least, most = (table.loc[at] for at in (table[column].idxmin(), table[column].idxmax()))
+    say = human_bytes if column.endswith("bytes") else human_hours
+    return captioned(
+        figure,
+        f"From {say(least[column])} ({least['model']}, {least['clients']:,} clients) to "
+        f"{say(most[column])} ({most['model']}, {most['clients']:,} clients). By assumption.",
+    )
