@@ -107,7 +107,7 @@ class Computing(NamedTuple):
     ``by_bytes_s`` are those of kernels that wait for memory rather than compute.
     """
 
-    computed: Counter[tuple]
+    computed: dict[tuple, float]
     kinds: Mapping[str, float]
     stages: Counter[int]
     by_bytes_s: float
@@ -115,7 +115,7 @@ class Computing(NamedTuple):
 
 def computing(done: Iterable[Kernel], device: Device) -> Computing:
     """Add up the seconds of kernels on a device."""
-    computed: Counter[tuple] = Counter()
+    computed: Counter = Counter()
     stages: Counter[int] = Counter()
     kinds = dict.fromkeys(("matmul", "attention", "elementwise"), 0.0)
     by_bytes_s = 0.0

@@ -116,7 +116,7 @@ class Round:
         server.nodes = {client: client + 1 for client in range(CLIENTS)}
         server.names = {client: f"site {client}" for client in range(CLIENTS)}
         sent = {client: self.task.method.outgoing(self.state, client) for client in clients}
-        answers = server.exchange(sent, 1, MessageType.TRAIN)
+        answers = server.exchange(sent, 1, MessageType.TRAIN, {})
         valid, failed = server.accept(answers, sent)
         server.note_used(answers, valid, 1)
         state = next_state(self.task, self.state, valid, 1)

@@ -49,6 +49,7 @@ check_top_k_bytes = Exercise(
 
 def _levels(rng):
     from workbench.federated.options.compression import Int8
+    from workbench.federated.traffic import specs_of
 
     cases = []
     for size in (5, 9, 16):
@@ -56,7 +57,7 @@ def _levels(rng):
         x = 3 * torch.randn(size, generator=draw)
         arrays = {"x": x.numpy()}
         packed = Int8()
-        decoded = packed.decode(packed.encode(arrays), arrays)["x"]
+        decoded = packed.decode(packed.encode(arrays), specs_of(arrays))["x"]
         where = f"{size} numbers, the largest {float(x.abs().max()):.3f}"
         cases.append(Case((x,), torch.from_numpy(decoded), where))
     return cases

@@ -45,7 +45,7 @@ check_answers = Exercise(
 
 
 def _rounds(rng):
-    from workbench.federated.methods.base import Update, mean
+    from workbench.federated.methods import base
 
     cases = []
     for clients in (2, 3, 5):
@@ -56,11 +56,11 @@ def _rounds(rng):
         dead = rng.sample(range(clients), max(1, clients // 2))
         came = [None if i in dead else update for i, update in enumerate(updates)]
         valid = [
-            Update(i, {"w": update.numpy()}, rows[i], 0.0)
+            base.Update(i, {"w": update.numpy()}, rows[i], 0.0)
             for i, update in enumerate(came)
             if update is not None
         ]
-        expected = torch.from_numpy(mean(valid, by_rows=True)["w"].copy())
+        expected = torch.from_numpy(base.mean(valid, by_rows=True)["w"].copy())
         where = f"{clients} clients with {rows} rows, dead: {sorted(dead)}"
         cases.append(Case((came, rows), expected, where))
     return cases

@@ -80,18 +80,7 @@ def run_deployment(
         If a node was not let in, too few answered, or the SuperLink or the ServerApp ended; what
         is done is in ``run_dir``.
     """
-    clients_of(task)  # both refuse before anything is started
-    check_model(task)
-    if task.secure_aggregation is not None:
-        raise ValueError(
-            f"{task.secure_aggregation!r} runs in simulate() only: no deployment of it is tested. "
-            "Leave secure_aggregation out, or use simulate()."
-        )
-    if task.system is not None:
-        raise ValueError(
-            f"{task.system!r} is a simulated clock, and a deployment's clients have speeds of "
-            "their own: take system=None here, or simulate()."
-        )
+    _check_deployable(task)
     run_dir, tell = pathlib.Path(run_dir).absolute(), tell or _silent
     for name, value in (("join_timeout_s", join_timeout_s), ("round_timeout_s", round_timeout_s)):
         if not value > 0:
@@ -114,6 +103,22 @@ def run_deployment(
                 keys = given or make_credentials(home / "credentials", task.num_clients)
                 Deployment(task, run_dir, home, keys, timeouts, tell).run()
         return finished(task, run_dir)
+
+
+def _check_deployable(task: FederatedTask) -> None:
+    """Refuse what a deployment can't run, before anything is started."""
+    clients_of(task)
+    check_model(task)
+    if task.secure_aggregation is not None:
+        raise ValueError(
+            f"{task.secure_aggregation!r} runs in simulate() only: no deployment of it is tested. "
+            "Leave secure_aggregation out, or use simulate()."
+        )
+    if task.system is not None:
+        raise ValueError(
+            f"{task.system!r} is a simulated clock, and a deployment's clients have speeds of "
+            "their own: take system=None here, or simulate()."
+        )
 
 
 def _silent(line: str) -> None:

@@ -38,7 +38,7 @@ from workbench.federated.updates import (
     state_round,
     too_large,
 )
-from workbench.federated.waiting import Answers, nodes_there, replies_to
+from workbench.federated.waiting import Answers, nodes_there, note_left_out, replies_to
 
 #: Keys of the run's config beside the task and the folder.
 PROGRESS, KEEP, RECORD = "progress", "keep", "record"
@@ -251,7 +251,7 @@ class Server:
     def evaluate(self, server: ServerState, number: int) -> tuple[Evaluation, int]:
         """The held-out loss of every client, and the bytes that asking took."""
         sent = {client: self.method.evaluated(server, client) for client in sorted(self.nodes)}
-        answers = self.exchange(sent, number, MessageType.EVALUATE)
+        answers = self.exchange(sent, number, MessageType.EVALUATE, {})
         clients, failed = {}, dict(answers.failed)
         for client, reply in answers.replies.items():
             if reason := evaluation_fault(reply.content):
@@ -264,11 +264,7 @@ class Server:
         return evaluation, answers.sent_bytes + answers.received_bytes
 
     def exchange(
-        self,
-        weights: dict[int, Arrays],
-        number: int,
-        kind: str,
-        left_out: dict[int, str] | None = None,
+        self, weights: dict[int, Arrays], number: int, kind: str, left_out: dict[int, str]
     ) -> Answers:
         """Send arrays to some clients and collect their answers, ordered by partition.
 
@@ -281,7 +277,7 @@ class Server:
         ]
         partition = {node: client for client, node in self.nodes.items()}
         sent = {partition[m.metadata.dst_node_id]: count_bytes(m) for m in messages}
-        replies, received, left_out = {}, 0, left_out or {}
+        replies, received = {}, 0
         failed = dict.fromkeys(sent, f"no answer within {self.round_timeout_s:g} s") | left_out
         for client in left_out:
             self.watch.answered(self.names[client], {})
@@ -301,9 +297,3 @@ class Server:
             sum(sent.values()),
             received,
         )
-
-
-def note_left_out(failed: dict[str, str]) -> None:
-    """Log who is left out of a round, and why."""
-    for name, reason in failed.items():
-        log.warning("client %s left out: %s", name, reason)

@@ -1,7 +1,8 @@
 """Waiting for nodes and for their replies, over any Grid, and never for ever."""
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from flwr.app import Message
@@ -9,6 +10,8 @@ from flwr.serverapp import Grid
 
 #: How long to wait before asking again, at first and at most [s].
 POLL_S, LONGEST_POLL_S = 0.05, 0.5
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,3 +53,9 @@ def replies_to(
         else:
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_POLL_S)
+
+
+def note_left_out(failed: Mapping[str, str]) -> None:
+    """Log who is left out of a round, and why."""
+    for name, reason in failed.items():
+        log.warning("client %s left out: %s", name, reason)
