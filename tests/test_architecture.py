@@ -203,19 +203,29 @@ def test_annotations_are_real(path):
     assert future not in set(imports(path))
 
 
+#: A shape that is given a name.
+ALIAS = r"^([A-Z]\w+) = (?:Float|Int|Shaped)\["
+
+
+def dotted(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
 def test_types_are_checked_in_all_tests():
     """Shapes where a module annotates them, and other types everywhere."""
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     (listed,) = (o for o in options["addopts"] if o.startswith("--jaxtyping-packages="))
     checked = tuple(listed.removeprefix("--jaxtyping-packages=").split(",")[:-1])
     shaped = [path for path in MODULES if any("jaxtyping" in name for name in imports(path))]
-    texts = "\n".join(path.read_text() for path in shaped)
-    shapes = set(re.findall(r"^([A-Z]\w+) = (?:Float|Int|Shaped)\[", texts, re.MULTILINE))
+    shapes = {
+        f"{dotted(path)}.{alias}"
+        for path in shaped
+        for alias in re.findall(ALIAS, path.read_text(), re.MULTILINE)
+    }
     assert len(shapes) > 10
     for path in MODULES:
-        names = {name.rpartition(".")[2] for name in imports(path) if name.startswith("workbench")}
-        if path in shaped or names & shapes:
-            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if path in shaped or shapes & set(imports(path)):
+            module = dotted(path)
             assert module.startswith(checked), f"{module} annotates shapes: add it to {listed}"
     with pytest.raises(BeartypeCallHintViolation):
         human_bytes("many")

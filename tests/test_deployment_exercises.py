@@ -65,8 +65,8 @@ def test_right_is_right_and_wrong_is_wrong(name):
 @pytest.mark.parametrize(
     ("name", "number", "remark"),
     [
-        ("answers", 1, "start is evaluated"),
-        ("answers", 2, "says who it is"),
+        ("answers", 1, "forgotten easily"),
+        ("answers", 2, "forgotten easily"),
         ("answers", 3, "Only per_round"),
         ("survivors_mean", 1, "rows of the dead"),
         ("survivors_mean", 2, "counts the same"),

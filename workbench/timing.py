@@ -107,16 +107,16 @@ class Computing(NamedTuple):
     ``by_bytes_s`` are those of kernels that wait for memory rather than compute.
     """
 
-    computed: dict[tuple, float]
+    computed: Mapping[tuple, float]
     kinds: Mapping[str, float]
-    stages: Counter[int]
+    stages: Mapping[int, float]
     by_bytes_s: float
 
 
 def computing(done: Iterable[Kernel], device: Device) -> Computing:
     """Add up the seconds of kernels on a device."""
     computed: Counter = Counter()
-    stages: Counter[int] = Counter()
+    stages: Counter = Counter()
     kinds = dict.fromkeys(("matmul", "attention", "elementwise"), 0.0)
     by_bytes_s = 0.0
     for kernel in done:

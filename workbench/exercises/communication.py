@@ -65,7 +65,7 @@ def _levels(rng):
 
 def _rounded(x, levels=127, say=torch.round):
     scale = x.abs().max() / levels
-    return say(x / scale) * scale
+    return say(levels * x / x.abs().max()) * scale
 
 
 check_eight_bits = Exercise(

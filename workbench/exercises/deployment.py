@@ -30,11 +30,9 @@ check_answers = Exercise(
     by_cases(
         _runs,
         {
-            "The pretrained start is evaluated, too.": lambda clients, some, rounds: (
+            "Two things are forgotten easily: at first every client says who it is, and the "
+            "pretrained start is evaluated, too.": lambda clients, some, rounds: (
                 clients + rounds * (some + clients)
-            ),
-            "At first every client says who it is.": lambda clients, some, rounds: (
-                rounds * some + (rounds + 1) * clients
             ),
             "Only per_round clients train in a round.": lambda clients, some, rounds: (
                 clients + rounds * clients + (rounds + 1) * clients

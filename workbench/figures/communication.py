@@ -130,8 +130,9 @@ def scale_lines(table: pd.DataFrame, column: str, title: str) -> go.Figure:
     figure.update_yaxes(title=title, type="log", **ticks)
     least, most = (table.loc[at] for at in (table[column].idxmin(), table[column].idxmax()))
     say = human_bytes if column.endswith("bytes") else human_hours
+    ends = [float(each[column]) for each in (least, most)]
     return captioned(
         figure,
-        f"From {say(least[column])} ({least['model']}, {least['clients']:,} clients) to "
-        f"{say(most[column])} ({most['model']}, {most['clients']:,} clients). By assumption.",
+        f"From {say(ends[0])} ({least['model']}, {least['clients']:,} clients) to "
+        f"{say(ends[1])} ({most['model']}, {most['clients']:,} clients). By assumption.",
     )

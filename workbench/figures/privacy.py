@@ -20,18 +20,15 @@ _LONGEST, _ROW, _LEFT = 420, 22, 190
 
 
 def masked_change(
-    change: Sequence[float],
-    masked: Sequence[float],
-    exact: Sequence[float],
-    mean: Sequence[float],
+    change: np.ndarray, masked: np.ndarray, exact: np.ndarray, mean: np.ndarray
 ) -> go.Figure:
     """One client's change against what the server got of it, and the mean against the plain one.
 
     Parameters
     ----------
-    change, masked : sequence of float
+    change, masked : array
         Number by number: what the client changed, and what arrived.
-    exact, mean : sequence of float
+    exact, mean : array
         The plain mean of all clients' changes, and what came out of the protocol.
     """
     figure = make_subplots(
