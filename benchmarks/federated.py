@@ -7,6 +7,8 @@ bare loop makes the same adapter swaps, training, evaluation and averaging witho
 import argparse
 import time
 import tracemalloc
+from dataclasses import replace
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from workbench.federated import FederatedTask, simulate
+from workbench.federated.batched import train_together
 from workbench.federated.history import same_weights
 from workbench.federated.learner import Learner, torch_threads
 from workbench.federated.lora import initial_adapter
@@ -166,6 +169,38 @@ def memory():
         tracemalloc.stop()
 
 
+def together(repeats):
+    """Clients' LoRA in one step against one after another, by tokens of a client's step."""
+    print(f"MiniLM, {SMALL['clients']} clients, 5 steps, one after another / in one step")
+    for pairs, tokens in ((1, 4), (1, 8), (2, 8), (2, 16), (4, 32), (8, 64)):
+        words = " ".join(["stone"] * (tokens - 2))  # a mark stands before and after them
+        rows = [
+            {"client": str(client), "question": words, "answer": words, "split": split}
+            for client in range(SMALL["clients"])
+            for split in (*["train"] * 8, "test")
+        ]
+        task = replace(minilm(), dataset=rows, batch_size=pairs)
+        learner = Learner(task)
+        sent = dict.fromkeys(range(task.num_clients), learner.start())
+        found = in_turn(
+            {
+                "in turn": partial(one_after_another, learner, sent),
+                "in one": partial(train_together, learner, sent, 1),
+            },
+            repeats,
+        )
+        alone, joint = (middle(runs, 0) for runs in found.values())
+        print(
+            f"  {2 * pairs * tokens:5d} tokens: {alone:6.2f} s / {joint:6.2f} s = "
+            f"{alone / joint:.2f}x (goal up to 32 tokens: >= 1.5)"
+        )
+
+
+def one_after_another(learner, sent):
+    """Each client's training by itself."""
+    return [learner.train(weights, client, 1) for client, weights in sent.items()]
+
+
 def ray():
     """The same small task by messages in this process and on Ray, its start included."""
     task = linear(SMALL["clients"], rounds=SMALL["rounds"])
@@ -180,13 +215,16 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", nargs="+", default=["overhead", "many", "memory", "ray"])
+    parser.add_argument(
+        "--only", nargs="+", default=["overhead", "many", "memory", "together", "ray"]
+    )
     given = parser.parse_args()
     print(__doc__)
     parts = {
         "overhead": lambda: overhead(given.repeats),
         "many": lambda: many(given.repeats),
         "memory": memory,
+        "together": lambda: together(given.repeats),
         "ray": ray,
     }
     for name in given.only:

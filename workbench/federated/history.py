@@ -135,8 +135,8 @@ class History:
         Client -> its own adapter, where the method gives clients one; without those that have not
         trained.
     engine : str
-        "messages" where server and clients talked through Flower; "vectorised" where all clients
-        were computed at once and nothing travelled.
+        "messages" where server and clients talked through Flower; "batched" where clients made
+        their steps together besides; "vectorised" where all were computed and nothing travelled.
     """
 
     task: FederatedTask

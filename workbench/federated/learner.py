@@ -42,6 +42,8 @@ class Learner:
             self.base = Base(self.model)
         self.parameters = trained_parameters(self.model)
         self.clients = clients_of(task)
+        #: Round and client -> what `train` is to return: these have trained together.
+        self.trained: dict[tuple[int, int], tuple[Weights, float]] = {}
 
     def train(
         self,
@@ -62,15 +64,21 @@ class Learner:
             Steps to make, if not the task's; and which of a round's calls this is, if there are
             several that shall see different batches.
         """
+        if (number, client) in self.trained:
+            return self.trained.pop((number, client))
+        batches = self.batches(client, number, step)
+        write_adapter(self.parameters, weights)
+        count = count or self.task.local_steps
+        losses = self._steps(batches, count, self.optimizer(), gradient)
+        return read_adapter(self.parameters), float(np.mean(losses))
+
+    def batches(self, client: int, number: int, step: int | None = None) -> Iterator[list[Row]]:
+        """The batches of a client's local steps, without end."""
         key = (number, client) if step is None else (number, client, step)
-        draw = generator(self.task.seed, BATCHES, *key)
         rows = self.clients[client].train
         if self.task.attack is not None:
             rows = self.task.attack.rows(rows, client, self.task)
-        write_adapter(self.parameters, weights)
-        count = count or self.task.local_steps
-        losses = self.steps(rows, count, draw, self.optimizer(), gradient)
-        return read_adapter(self.parameters), float(np.mean(losses))
+        return _batches(rows, self.task.batch_size, generator(self.task.seed, BATCHES, *key))
 
     def start(self) -> Weights:
         """The arrays that every client starts from: those of the pretrained model."""
@@ -101,7 +109,17 @@ class Learner:
         gradient: Gradient | None = None,
     ) -> list[float]:
         """Make ``count`` steps on batches of ``rows``, shuffled anew in each pass over them."""
-        losses, batches = [], _batches(rows, self.task.batch_size, draw)
+        batches = _batches(rows, self.task.batch_size, draw)
+        return self._steps(batches, count, optimizer, gradient)
+
+    def _steps(
+        self,
+        batches: Iterator[list[Row]],
+        count: int,
+        optimizer: torch.optim.Optimizer,
+        gradient: Gradient | None,
+    ) -> list[float]:
+        losses = []
         with torch_threads(self.task.threads):
             for _, batch in zip(range(count), batches, strict=False):
                 optimizer.zero_grad()

@@ -49,8 +49,20 @@ class Retrieval:
 
     def __call__(self, model: torch.nn.Module, tokenizer, rows: Sequence[Row]) -> Loss:
         """The loss of one batch of questions and answers."""
-        scores = choices(model, tokenizer, rows)
-        return _loss(scores, torch.arange(len(rows), device=scores.device))
+        return _found(choices(model, tokenizer, rows))
+
+    def together(self, model: torch.nn.Module, tokenizer, batches: Sequence[Sequence[Row]]):
+        """The losses of batches of one size, which go through the model behind each other."""
+        asked, given = (
+            _embed(model, tokenizer, [row[name] for rows in batches for row in rows]).chunk(
+                len(batches)
+            )
+            for name in ("question", "answer")
+        )
+        return [
+            _found(_without_equals(SCALE * one @ other.T, rows))
+            for one, other, rows in zip(asked, given, batches, strict=True)
+        ]
 
 
 class Text:
@@ -60,9 +72,14 @@ class Text:
 
     def __call__(self, model: torch.nn.Module, tokenizer, rows: Sequence[Row]) -> Loss:
         """The loss of one batch of texts."""
-        encoded = tokenizer([row["text"] for row in rows], truncation=True, **_padded("text"))
+        return self.together(model, tokenizer, [rows])[0]
+
+    def together(self, model: torch.nn.Module, tokenizer, batches: Sequence[Sequence[Row]]):
+        """The losses of batches of one size, which go through the model behind each other."""
+        texts = [row["text"] for rows in batches for row in rows]
+        encoded = tokenizer(texts, truncation=True, **_padded("text"))
         labels = encoded["input_ids"].masked_fill(encoded["attention_mask"] == 0, IGNORE)
-        return next_token_loss(model, encoded["input_ids"], encoded["attention_mask"], labels)
+        return next_token_losses(model, encoded, labels, len(batches))
 
 
 class Chat:
@@ -72,14 +89,22 @@ class Chat:
 
     def __call__(self, model: torch.nn.Module, tokenizer, rows: Sequence[Row]) -> Loss:
         """The loss of one batch of questions and answers."""
-        pairs = [conversation(tokenizer, row["question"], row["answer"]) for row in rows]
+        return self.together(model, tokenizer, [rows])[0]
+
+    def together(self, model: torch.nn.Module, tokenizer, batches: Sequence[Sequence[Row]]):
+        """The losses of batches of one size, which go through the model behind each other."""
+        pairs = [
+            conversation(tokenizer, row["question"], row["answer"])
+            for rows in batches
+            for row in rows
+        ]
         encoded = tokenizer.pad(
             {"input_ids": [prompt + answer for prompt, answer in pairs]}, return_tensors="pt"
         )
         labels = encoded["input_ids"].masked_fill(encoded["attention_mask"] == 0, IGNORE)
         for label, (prompt, _) in zip(labels, pairs, strict=True):
             label[: len(prompt)] = IGNORE
-        return next_token_loss(model, encoded["input_ids"], encoded["attention_mask"], labels)
+        return next_token_losses(model, encoded, labels, len(batches))
 
 
 class Classify:
@@ -145,7 +170,10 @@ def scores_of(model: torch.nn.Module, tokenizer, rows: Sequence[Row]) -> torch.T
 
 def choices(model: torch.nn.Module, tokenizer, rows: Sequence[Row]) -> torch.Tensor:
     """The same scores without the answers that are no wrong ones, see `same_meaning`."""
-    scores = scores_of(model, tokenizer, rows)
+    return _without_equals(scores_of(model, tokenizer, rows), rows)
+
+
+def _without_equals(scores: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
     masked = same_meaning(*([row[name] for row in rows] for name in ("question", "answer")))
     return scores.masked_fill(masked.to(scores.device), -torch.inf)
 
@@ -183,14 +211,21 @@ def conversation(tokenizer, question: str, answer: str | None) -> tuple[list[int
     return before, after + end
 
 
-def next_token_loss(model, tokens, mask, labels) -> Loss:
-    """Cross-entropy of each next token; ``labels`` say which are counted."""
-    device = model.device
-    said = model(input_ids=tokens.to(device), attention_mask=mask.to(device))
+def next_token_losses(model, encoded, labels: torch.Tensor, parts: int) -> list[Loss]:
+    """Cross-entropy of each next token, for equal parts of the rows.
+
+    ``labels`` say which tokens are counted.
+    """
+    device, tokens = model.device, encoded["input_ids"]
+    said = model(input_ids=tokens.to(device), attention_mask=encoded["attention_mask"].to(device))
     logits = said.logits[:, -tokens.shape[1] : -1]  # a prompt before the text is not predicted
-    target = labels[:, 1:].to(device)
-    counted = target != IGNORE
-    return _loss(logits[counted], target[counted])
+    pairs = zip(logits.chunk(parts), labels[:, 1:].to(device).chunk(parts), strict=True)
+    return [_loss(mine[target != IGNORE], target[target != IGNORE]) for mine, target in pairs]
+
+
+def _found(scores: torch.Tensor) -> Loss:
+    """The loss of questions whose answers are in their order."""
+    return _loss(scores, torch.arange(len(scores), device=scores.device))
 
 
 def _loss(scores: torch.Tensor, truth: torch.Tensor) -> Loss:

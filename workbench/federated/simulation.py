@@ -17,6 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.simulation import run_simulation
 
+from workbench.federated import batched as together
 from workbench.federated import checkpoint, client_app, server_app, vectorised
 from workbench.federated.client_app import RUN_DIR, TASK
 from workbench.federated.client_memory import METHOD, ClientMemory, part
@@ -41,6 +42,7 @@ def simulate(
     run_dir: str | os.PathLike | None = None,
     progress: Any = True,
     strict: bool = False,
+    batched: bool = False,
 ) -> History:
     """Run a federated task; the same seed gives the same weights, bit for bit.
 
@@ -61,6 +63,11 @@ def simulate(
         Refuse to go on with a run that other versions or another processor began; otherwise a
         warning says so.
 
+    batched : bool
+        Of the engine "in-process": several clients' LoRA in one step, up to three times as fast
+        with few tokens a step and no faster with many. Equal to 1e-5, not to the bit, so no rounds
+        are kept; ``history.engine`` says it.
+
     Raises
     ------
     ValueError
@@ -72,6 +79,8 @@ def simulate(
     """
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r}; it is one of {list(ENGINES)}.")
+    if batched:
+        _check_batched(task, engine, run_dir)
     watch = watch_of(progress)
     if engine == vectorised.ENGINE:
         if run_dir is not None:
@@ -87,11 +96,22 @@ def simulate(
         if done is None or len(done.history.rounds) < task.rounds:
             keep = run_dir is not None
             config = {TASK: task.to_json(), RUN_DIR: str(folder), KEEP: keep}
-            run = _in_process if engine == "in-process" else _ray
+            run = partial(_in_process, batched=batched) if engine == "in-process" else _ray
             with quiet_flower(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # Ray's, about its own next version
                 run(task, config, watch)
-        return finished(task, folder)
+        history = finished(task, folder)
+        return replace(history, engine=together.ENGINE) if batched else history
+
+
+def _check_batched(task: FederatedTask, engine: str, run_dir: str | os.PathLike | None) -> None:
+    together.check(task)
+    if engine != "in-process" or run_dir is not None:
+        raise ValueError(
+            f"batched=True with engine={engine!r} and run_dir={run_dir!r}: it is of the engine "
+            "'in-process' and keeps no rounds, as its bits are not those of one client after "
+            "another. Leave run_dir out; history.save keeps the result."
+        )
 
 
 def finished(task: FederatedTask, folder: pathlib.Path) -> History:
@@ -125,8 +145,10 @@ def _personal(history: History, folder: pathlib.Path) -> dict[str, Weights]:
     return found
 
 
-def _in_process(task: FederatedTask, config: dict, watch: Any) -> None:
-    grid = InProcessGrid(client_app.app, task.num_clients, config)
+def _in_process(task: FederatedTask, config: dict, watch: Any, batched: bool) -> None:
+    grid = (together.BatchedGrid if batched else InProcessGrid)(
+        client_app.app, task.num_clients, config
+    )
     setattr(grid, WATCH, watch)
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config)
     try:

@@ -60,7 +60,7 @@ def masked_change(
     )
 
 
-def _correlation(one: Sequence[float], other: Sequence[float]) -> float:
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.corrcoef(one, other)[0, 1])
 
 
