@@ -104,6 +104,7 @@ ANSWERS = {
         lambda updates, f: krum(updates, f) + 1,
         nearest_to_mean,
         lambda updates, f: updates[krum(updates, f)],
+        lambda updates, f: int(np.argmin(scores(updates, len(updates) - f - 3))),
     ),
     "most_attackers": (
         most,
@@ -111,6 +112,7 @@ ANSWERS = {
         lambda rule, n: most(rule, n) + 1,
         lambda rule, n: most("Krum", n),
         lambda rule, n: (n - 3) / 2 if rule == "Krum" else most(rule, n),
+        lambda rule, n: n // 2 if rule == "median" else most(rule, n),
     ),
 }  # fmt: skip
 MODULES = (averaging, robustness)
@@ -159,7 +161,9 @@ def test_wrong_answers_are_refused_with_hints(name, number):
         ("trimmed_mean", 2, "Only the largest"),
         ("krum_choice", 1, "All others count"),
         ("krum_choice", 2, "Only the nearest"),
-        ("most_attackers", 1, "not fewer than half"),
+        ("krum_choice", 7, "The client itself"),
+        ("most_attackers", 1, "not fewer than half, and 3"),
+        ("most_attackers", 5, "not fewer than half."),
     ],
 )
 def test_common_slips_are_named(name, number, remark):

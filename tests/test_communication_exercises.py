@@ -66,6 +66,7 @@ ANSWERS = {
         lambda due, deadline: (in_time(due, deadline), min(sum(due), deadline)),
         lambda due, deadline: (list(range(len(due))), min(max(due), deadline)),
         lambda due, deadline: waits(due, deadline)[::-1],
+        in_time,
     ),
     "proximal_gradient": (
         lambda g, w, start, mu: g + mu * (w - start),
@@ -146,6 +147,8 @@ def test_wrong_answers_are_refused_with_hints(name, number):
         ("dealt_rows", 2, "places of the cuts"),
         ("deadline", 1, "needn't wait"),
         ("deadline", 2, "waits until the deadline"),
+        ("deadline", 3, "that are late"),
+        ("deadline", 7, "Two things"),
         ("proximal_gradient", 1, "The sign"),
         ("proximal_gradient", 2, "The half is gone"),
         ("proximal_gradient", 3, "weight decay"),

@@ -47,6 +47,7 @@ def test_the_clock_is_a_grid_with_the_slowest_below():
     shares = heterogeneity.share_used(CLOCK)
     assert (shares.data[0].x, shares.data[0].y) == ((0.5, 2.0), (0.0, 1.0))
     assert "used in 0% of the rounds, the fastest in 100%; 1 of 2" in caption(shares)
+    assert "asked, 75% of the rounds on average" in caption(shares)
 
 
 def test_loss_stands_over_bytes():

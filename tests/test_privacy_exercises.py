@@ -99,6 +99,7 @@ def test_wrong_answers_are_refused_with_hints(name, number):
         ("private_mean", 3, "divided, too"),
         ("private_mean", 4, "Each number is clipped"),
         ("private_mean", 5, "never makes longer"),
+        ("private_mean", 6, "noise is missing"),
         ("tokens", 1, "Those are the others"),
         ("tokens", 2, "That is every token"),
     ],

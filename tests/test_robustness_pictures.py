@@ -62,7 +62,8 @@ def test_what_is_missed_is_at_a_right_angle_to_the_product_of_means():
 
 def test_the_breakdown_shows_where_each_rule_breaks():
     errors = {"mean": [0.3, 9.0], "median": [0.4, 0.5]}
-    figure = bars.breakdown(errors, {"mean": 0, "median": 1}, clients=5)
+    figure = bars.breakdown(errors, {"mean": 0, "median": 1}, clients=5, attack="far")
+    assert figure.layout.title.text == "Breakdown: far attackers among 5 clients"
     assert [line.y for line in figure.data] == [(0.3, 9.0), (0.4, 0.5)]
     assert [line.marker.symbol for line in figure.data] == [("star", "circle"), ("circle", "star")]
     assert "mean (meant for 0) with 1; median (meant for 1) never here" in caption(figure)
@@ -129,8 +130,12 @@ def test_harm_shows_means_over_seeds():
     rows = {"clean": {"no defence": [1.0, 3.0], "Krum": [1.0]}, "attacked": {"no defence": [0.0]}}
     figure = bars.harm(rows, "fall")
     assert [(bar.name, bar.y, bar.x) for bar in figure.data] == [
-        ("no defence", ("attacked", "clean"), (0.0, 2.0)),
+        ("no defence", ("clean", "attacked"), (2.0, 0.0)),
         ("Krum", ("clean",), (1.0,)),
     ]
-    said = "clean: no defence 2.000 (1.000 to 3.000), Krum 1.000; attacked: no defence 0.000."
+    whiskers = figure.data[0].error_x
+    assert (whiskers.array, whiskers.arrayminus, whiskers.visible) == ((1, 0), (1, 0), True)
+    assert not figure.data[1].error_x.visible
+    said = "Fall. clean: no defence 2 (1 to 3), Krum 1; attacked: no defence 0. Whiskers: from"
     assert said in caption(figure)
+    assert "Whiskers" not in caption(bars.harm({"clean": {"Krum": [1.0]}}, "fall"))

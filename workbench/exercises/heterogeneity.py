@@ -109,6 +109,11 @@ check_deadline = Exercise(
                 _in_time(due, deadline),
                 min(sum(due), deadline),
             ),
+            "The server doesn't wait for those that are late.": lambda due, deadline: (
+                _in_time(due, deadline),
+                max(due),
+            ),
+            "Two things are asked for: the list, and the seconds.": _in_time,
             "Those are the late ones.": lambda due, deadline: (
                 [i for i, t in enumerate(due) if t > deadline],
                 min(max(due), deadline),

@@ -110,6 +110,7 @@ check_private_mean = Exercise(
             "The noise belongs to the sum: it is divided, too.": (
                 lambda c, most, noise, n: sum(_clip(x, most) for x in c) / n + noise
             ),
+            "The noise is missing.": lambda c, most, noise, n: sum(_clip(x, most) for x in c) / n,
             "Each number is clipped; what counts is the length of the whole change.": (
                 lambda c, most, noise, n: (sum(x.clamp(-most, most) for x in c) + noise) / n
             ),

@@ -30,6 +30,9 @@ check_turning_scale = Exercise(
         {
             "The attackers are not honest: leave them out of the honest sum.": lambda n, k: n / k,
             "The other way round.": lambda n, k: k / (n - k),
+            "The size is asked for; that it is the opposite is said already.": lambda n, k: (
+                1 - n / k
+            ),
             "That is the scale for one attacker alone.": lambda n, k: n - 1,
         },
     ),
@@ -119,19 +122,26 @@ check_krum_choice = Exercise(
         {
             "All others count there; only the n - f - 2 nearest do. (It is the client nearest to "
             "the mean, which attackers move.)": _by_all,
+            "The client itself, at distance 0, counts as a neighbour there.": lambda updates, f: (
+                _by_count(updates, f, len(updates) - f - 3)
+            ),
             "Only the nearest one counts there.": lambda updates, f: _by_count(updates, f, 1),
         },
     ),
 )
 
 
-def _most(rng):
+def _meant(rule, n):
     from workbench.federated.breakdown import RULES
 
+    return RULES[rule].withstands(n)
+
+
+def _most(rng):
     names = ("median", "Krum", "Bulyan")
     sizes = [(name, n) for name in names for n in rng.sample(range(7, 40), 3)]
     return [
-        Case((name, n), RULES[name].withstands(n), f"{name} of {n} clients", note=f"it is {name}")
+        Case((name, n), _meant(name, n), f"{name} of {n} clients", note=f"it is {name}")
         for name, n in sizes
     ]
 
@@ -146,6 +156,9 @@ check_most_attackers = Exercise(
     by_cases(
         _most,
         {
+            "Half is not fewer than half.": lambda rule, n: (
+                n // 2 if rule == "median" else _meant(rule, n)
+            ),
             "Half is not fewer than half, and 3 have to be there beside the others.": (
                 lambda rule, n: n // 4 if rule == "Bulyan" else n // 2
             ),

@@ -37,7 +37,7 @@ SOURCES = {
     "rounds": ("rounds", f"{_CHOICE}: rounds to a target have to be measured"),
     "clients_per_round": (
         "clients, at most",
-        "a few hundred a round suffice: Bonawitz et al., arXiv 1902.01046",
+        f"{_CHOICE}; a few hundred suffice: Bonawitz et al., arXiv 1902.01046",
     ),
     "local_steps": ("steps", _CHOICE),
     "batch_tokens": ("tokens a step", f"{_CHOICE}: 8 rows of 64 tokens"),
@@ -51,7 +51,7 @@ SOURCES = {
         "flop/s",
         "measured: LoRA on SmolLM2-135M, 8 x 64 tokens in 3.7 s on 2 busy CPU cores",
     ),
-    "speed_sigma": ("of ln speed", f"{_CHOICE}: two thirds of clients within a factor of 1.65"),
+    "speed_sigma": ("of ln(speed)", f"{_CHOICE}: two thirds of clients within a factor of 1.65"),
     "weight_bytes": ("B a weight", "weights held in bfloat16"),
 }
 

@@ -13,7 +13,11 @@ _LONGEST, _ROW = 420, 30
 
 
 def gap_lines(
-    lines: Lines, x: str, points: Lines | None = None, title: str = "What averaging A and B misses"
+    lines: Lines,
+    x: str,
+    points: Lines | None = None,
+    title: str = "What averaging A and B misses",
+    log: bool = False,
 ) -> go.Figure:
     """The error relative to the exact mean, a line for each name.
 
@@ -25,6 +29,8 @@ def gap_lines(
         Title of the x axis.
     points : mapping or None
         The same for marks beside the lines, such as single draws beside a closed form.
+    log : bool
+        Space the x axis by logarithm, with a tick at each place.
     """
     figure = go.Figure()
     colours = dict(zip(lines, rank_colours(len(lines)), strict=True))
@@ -33,10 +39,11 @@ def gap_lines(
     for name, values in (points or {}).items():
         figure.add_trace(_line(name, values, colours.get(name, OTHER), "markers"))
     styled(figure, title, height=400)
-    figure.update_xaxes(title=x)
-    figure.update_yaxes(
-        title="error / size of the exact mean", tickformat=".0%", rangemode="tozero"
-    )
+    places = sorted({place for values in lines.values() for place in values})
+    few = {"tickvals": places, "ticktext": [f"{place:g}" for place in places]}
+    few = few if log or len(places) <= 10 else {}
+    figure.update_xaxes(title=x, type="log" if log else "linear", **few)
+    figure.update_yaxes(title="error: missed / exact mean", tickformat=".0%", rangemode="tozero")
     return captioned(figure, _lines_caption(lines, x, bool(points)))
 
 
@@ -88,8 +95,8 @@ def spectrum(values: Sequence[float], rank: int) -> go.Figure:
 def gap_caption(exact: float, apart: float, missed: float, what: str) -> str:
     """What the bars of `gap_svg` show, in words."""
     return (
-        f"{what}: the exact mean of B A has size {exact:.3g} a number; what averaging A and B "
-        f"apart misses has {missed:.3g}, {missed / exact if exact else 0:.0%} of it. "
+        f"{what}: a typical number of the exact mean of B A is {exact:.3g}; averaging A and B "
+        f"apart misses {missed:.3g}, {missed / exact if exact else 0:.0%} of it. "
         f"The product of the means has {apart:.3g}."
     )
 
@@ -102,7 +109,9 @@ def gap_svg(exact: float, apart: float, missed: float, what: str) -> str:
         "missed": (missed, "#D55E00"),
     }
     page = Picture(780, 30 + _ROW * len(rows))
-    page.marks.append(Text(160, 12, "root mean square of a number of the weight", 12, "start"))
+    page.marks.append(
+        Text(160, 12, "a typical number of the matrix (root mean square)", 12, "start")
+    )
     longest = max(max(size for size, _ in rows.values()), 1e-300)
     for i, (name, (size, colour)) in enumerate(rows.items()):
         y, end = 26 + _ROW * i, 160 + max(1.0, _LONGEST * size / longest)

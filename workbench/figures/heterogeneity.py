@@ -66,7 +66,9 @@ def holdings(held: Sequence[Mapping[str, int]], unit: str = "rows") -> go.Figure
                 hovertemplate=f"%{{y}}: %{{x}} {unit} of {source}<extra></extra>",
             )
         )  # fmt: skip
-    styled(figure, "Who holds what", barmode="stack", height=190 + 26 * len(held))
+    height = 190 + max(26 * len(held), 20 * len(colours) - 50)  # room for bars, and for names
+    styled(figure, "Who holds what", barmode="stack", height=height)
+    figure.update_layout(legend={"traceorder": "normal"})
     figure.update_yaxes(autorange="reversed", ticksuffix=" ")
     figure.update_xaxes(title=f"{unit} to train on")
     return captioned(figure, holdings_caption(held, unit))
@@ -79,7 +81,7 @@ def holdings_caption(held: Sequence[Mapping[str, int]], unit: str = "rows") -> s
     return (
         f"{len(held)} clients hold {min(sizes)} to {max(sizes)} {unit}; the largest has "
         f"{max(sizes) / sum(sizes):.0%} of all. On average {sum(largest) / len(largest):.0%} of a "
-        "client's are of one source."
+        f"client's {unit} are of one source, its largest."
     )
 
 
@@ -128,16 +130,18 @@ def clock_grid(clock: pd.DataFrame) -> go.Figure:
     title = "Who answers in time (simulated), the slowest client at the bottom"
     styled(figure, title, height=190 + 26 * len(order))
     figure.update_yaxes(categoryorder="array", categoryarray=rows, ticksuffix=" ")
-    figure.update_xaxes(title="round", dtick=max(1, len(table.columns) // 10))
+    last = len(table.columns)
+    figure.update_xaxes(title="round", dtick=max(1, last // 10), range=[0.2, last + 0.8])
     counts = Counter(clock["outcome"])
     said = ", ".join(f"{name} {counts[name]}" for name in names if counts[name])
-    return captioned(figure, f"{len(order)} clients, {len(table.columns)} rounds: {said}.")
+    return captioned(figure, f"{len(order)} clients, {last} rounds: {said}.")
 
 
 def share_used(clock: pd.DataFrame) -> go.Figure:
     """How often each client's update was used, against its speed; simulated."""
     used = (clock["outcome"] == "used").groupby(clock["client"]).mean()
     speed = clock.groupby("client")["speed"].first()
+    asked = float((~clock["outcome"].isin(["not asked", "not available"])).mean())
     figure = go.Figure(
         go.Scatter(
             x=speed.tolist(), y=used.tolist(), mode="markers",
@@ -147,12 +151,20 @@ def share_used(clock: pd.DataFrame) -> go.Figure:
         )
     )  # fmt: skip
     styled(figure, "Who is heard (simulated speeds)", height=360)
-    figure.update_xaxes(title="speed, 1 is the median client's", type="log")
-    figure.update_yaxes(title="share of rounds used", tickformat=".0%", rangemode="tozero")
+    figure.add_hline(y=asked, line={"color": INK, "dash": "dot", "width": 1})
+    figure.add_annotation(
+        x=0.01, y=asked, xref="paper", text="asked, on average", showarrow=False, yshift=10,
+        xanchor="left",
+    )  # fmt: skip
+    title = "simulated speed, log scale; 1 is the median of the draw"
+    figure.update_xaxes(title=title, type="log", tickvals=[0.1, 0.2, 0.5, 1, 2, 5, 10])
+    shares = "share of rounds used"
+    figure.update_yaxes(title=shares, tickformat=".0%", range=[-0.05, 1.05])
     slow, fast = speed.idxmin(), speed.idxmax()
     never = int((used == 0).sum())
     return captioned(
         figure,
         f"The slowest client is used in {used[slow]:.0%} of the rounds, the fastest in "
-        f"{used[fast]:.0%}; {never} of {len(used)} clients are never used.",
+        f"{used[fast]:.0%}; {never} of {len(used)} clients are never used. Dotted: how "
+        f"often a client is asked, {asked:.0%} of the rounds on average.",
     )

@@ -1,6 +1,6 @@
 """What is seen and what leaks: masked changes, privacy spent, attacks beside their defences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import isfinite
 
 import numpy as np
@@ -47,8 +47,10 @@ def masked_change(
             1, column,
         )  # fmt: skip
     styled(figure, "What the server sees", height=400)
+    figure.update_layout(margin={"t": 90})
     figure.update_xaxes(title="true change", nticks=5)
-    figure.update_yaxes(title="what arrives", row=1, col=1)
+    whole = "what arrives, a whole number"
+    figure.update_yaxes(title=whole, exponentformat="power", row=1, col=1)
     figure.update_yaxes(title="mean by the protocol", row=1, col=2)
     one, both = _correlation(change, masked), _correlation(exact, mean)
     off = float(np.abs(np.subtract(exact, mean)).max())
@@ -161,9 +163,12 @@ def attack_and_utility(
     figure.add_vline(x=0.5, line={"color": WAYS["pretrained"], "dash": "dot"}, row=1, col=1)
     figure.add_vline(x=0, line={"color": WAYS["pretrained"]}, row=1, col=2)
     styled(
-        figure, "An attack, its defence, and what the defence costs", height=170 + 50 * len(told)
+        figure, "An attack, its defence, and what the defence costs", height=210 + 50 * len(told)
     )
-    figure.update_xaxes(range=[-0.05, 1.05], row=1, col=1)
+    figure.update_layout(margin={"t": 90})
+    area = "area under the ROC curve"
+    figure.update_xaxes(title=area, range=[-0.05, 1.05], row=1, col=1)
+    figure.update_xaxes(title="right is better", row=1, col=2)
     figure.update_yaxes(automargin=True, autorange="reversed", ticksuffix=" ")
     said = "; ".join(
         f"{name}: area {told[name][0]:.2f} ({told[name][1]:.2f} to {told[name][2]:.2f}), held-out "

@@ -6,7 +6,7 @@ from math import log10
 import plotly.graph_objects as go
 
 from workbench.figures.marks import Picture, Text, rectangle, svg
-from workbench.figures.style import INK, OTHER, PALE, captioned, styled
+from workbench.figures.style import INK, OTHER, captioned, styled
 
 #: Colour of each rule, the same in every figure.
 #: Source: Okabe & Ito (2008), as for the strategies.
@@ -23,7 +23,10 @@ _LEAST, _ROW, _DECADE = 0.1, 30, 110
 
 
 def breakdown(
-    errors: Mapping[str, Sequence[float]], withstands: Mapping[str, int], clients: int
+    errors: Mapping[str, Sequence[float]],
+    withstands: Mapping[str, int],
+    clients: int,
+    attack: str = "",
 ) -> go.Figure:
     """Error of the joined update against the number of attackers, a line for each rule.
 
@@ -35,8 +38,10 @@ def breakdown(
         Rule -> how many attackers it is meant for: a star stands there.
     clients : int
         Of how many clients in all.
+    attack : str
+        What they send, such as ``"far"``; for the title.
     """
-    figure = go.Figure()
+    figure, kind = go.Figure(), f"{attack} attackers".strip()
     for rule, values in errors.items():
         stars = [15 if i == withstands[rule] else 6 for i in range(len(values))]
         shapes = ["star" if i == withstands[rule] else "circle" for i in range(len(values))]
@@ -48,10 +53,11 @@ def breakdown(
                 hovertemplate=f"{rule}, %{{x}} attackers: %{{y:.3g}}<extra></extra>",
             )
         )  # fmt: skip
-    figure.add_hline(y=1, line={"color": PALE, "dash": "dot"})
-    styled(figure, f"Breakdown: attackers among {clients} clients", height=430)
+    figure.add_hline(y=1, line={"color": INK, "dash": "dot", "width": 1})
+    styled(figure, f"Breakdown: {kind} among {clients} clients", height=430)
     figure.update_xaxes(title="attackers", dtick=1)
-    figure.update_yaxes(title="distance from the truth, log scale", type="log", dtick=1)
+    ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+    figure.update_yaxes(title="distance from the truth, log scale", type="log", tickvals=ticks)
     return captioned(figure, _breakdown_caption(errors, withstands, clients))
 
 
@@ -62,7 +68,7 @@ def _breakdown_caption(errors, withstands, clients) -> str:
         when = "never here" if bad is None else f"with {bad}"
         said.append(f"{rule} (meant for {withstands[rule]}) {when}")
     return (
-        f"{clients} clients; the error is above an honest client's own (dotted) for: "
+        f"{clients} clients; the error rises above an honest client's own (dotted) for: "
         f"{'; '.join(said)}. A star: as many attackers as the rule is meant for."
     )
 
@@ -98,7 +104,7 @@ def attack_svg(errors: Mapping[str, float], rule: str, attackers: int, clients: 
 def harm(
     rows: Mapping[str, Mapping[str, Sequence[float]]], x: str, better: str = "right is better"
 ) -> go.Figure:
-    """Horizontal bars of means over seeds, with each seed as a point, grouped by attack.
+    """Horizontal bars of means over seeds, grouped by attack; whiskers reach from seed to seed.
 
     Parameters
     ----------
@@ -107,29 +113,37 @@ def harm(
     x : str
         Title of the x axis.
     """
-    names, figure = list(rows)[::-1], go.Figure()
+    names, figure, title = list(rows), go.Figure(), x[:1].upper() + x[1:]
     series = list(dict.fromkeys(s for each in rows.values() for s in each))
     colours = dict(zip(series, ("#7F7F7F", "#009E73", "#0072B2"), strict=False))
     for one in series:
         held = [name for name in names if one in rows[name]]
         means = [sum(rows[n][one]) / len(rows[n][one]) for n in held]
+        ends = [(min(rows[n][one]), max(rows[n][one])) for n in held]
         bar = go.Bar(
             x=means, y=held, name=one, orientation="h", marker={"color": colours.get(one, OTHER)},
-            hovertemplate=f"%{{y}}, {one}: %{{x:.3f}}<extra></extra>",
+            hovertemplate=f"%{{y}}, {one}: %{{x:.3g}}<extra></extra>",
+            error_x={
+                "array": [high - mean for mean, (_, high) in zip(means, ends, strict=True)],
+                "arrayminus": [mean - low for mean, (low, _) in zip(means, ends, strict=True)],
+                "color": INK, "visible": any(low < high for low, high in ends),
+            },
         )  # fmt: skip
         figure.add_trace(bar)
     figure.add_vline(x=0, line={"color": INK, "width": 1})
-    styled(figure, x, barmode="group", height=160 + 34 * len(names) * len(series))
+    styled(figure, title, barmode="group", height=160 + 34 * len(names) * len(series))
     figure.update_layout(legend={"traceorder": "normal"})
-    figure.update_yaxes(automargin=True, ticksuffix=" ")
+    figure.update_yaxes(automargin=True, ticksuffix=" ", autorange="reversed")
     figure.update_xaxes(title=f"{x}, {better}")
     said = [
         f"{name}: " + ", ".join(f"{s} {_mean_range(v)}" for s, v in rows[name].items())
         for name in rows
     ]
-    return captioned(figure, f"{x}. {'; '.join(said)}.")
+    several = any(len(values) > 1 for each in rows.values() for values in each.values())
+    whiskers = " Whiskers: from the least seed to the largest." if several else ""
+    return captioned(figure, f"{title}. {'; '.join(said)}.{whiskers}")
 
 
 def _mean_range(values: Sequence[float]) -> str:
-    mean = f"{sum(values) / len(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
+    mean = f"{sum(values) / len(values):.3g}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.3g} to {max(values):.3g})"

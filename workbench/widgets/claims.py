@@ -77,7 +77,8 @@ def seeds_svg(effects: Sequence[float], effect: Effect, text: str) -> str:
     for value in effects:
         page.marks.append(rectangle(at(value) - 3, 26, at(value) + 3, 66, INK, tip=f"{value:+.3g}"))
     for value, anchor in ((-most, "start"), (0.0, "middle"), (most, "end")):
-        page.marks.append(Text(at(value), 90, f"{value:+.2g} {effect.unit}", 12, anchor))
+        text_at = f"{value:+.2g} {effect.unit}" if value else "0"
+        page.marks.append(Text(at(value), 90, text_at, 12, anchor))
     return svg(page, text)
 
 

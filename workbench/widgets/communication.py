@@ -10,7 +10,8 @@ from workbench.widgets.family import _Explorer
 #: Links to choose from [Mbit/s up]; down is five times as fast, as in the benchmark of 100/20.
 UPLINKS = (1, 5, 20, 100, 1000)
 RANKS = (1, 2, 4, 8, 16, 32, 64)
-COMPRESSIONS = [("none", None), ("bf16", "bf16"), ("8 bit", "int8"), ("top 10 %", "topk")]
+NONE = "none"  # None itself would leave the list blank
+COMPRESSIONS = [(NONE, NONE), ("Bf16", "bf16"), ("Int8", "int8"), ("top 10 %", "topk")]
 MOST = {"clients": 1000, "rounds": 1000, "steps": 200}
 #: Share of a GPU's peak that training is taken to reach.
 SHARE_OF_PEAK = 0.4
@@ -36,13 +37,13 @@ class BudgetExplorer(_Explorer):
 
         self.models, self.hours = {each.name: each for each in MODELS}, {}
         gpu = SHARE_OF_PEAK * DEVICES["h100"].peak_flops_per_s
-        devices = [("2 CPU cores, measured", Assumptions().flop_per_s), ("H100, 40 % of peak", gpu)]
+        devices = [("2 CPU cores", Assumptions().flop_per_s), ("H100 GPU", gpu)]
         links = [(f"{mbit} Mbit/s", mbit) for mbit in UPLINKS]
         chosen: dict[str, w.Dropdown] = {
             "model": choice("model", list(self.models), model),
             "rank": choice("rank", RANKS, rank),
             "uplink": choice("uplink", links, uplink),
-            "compression": choice("compression", COMPRESSIONS, None),
+            "compression": choice("compression", COMPRESSIONS, NONE),
             "device": choice("device", devices, devices[0][1]),
         }
         sized = {
@@ -63,7 +64,7 @@ class BudgetExplorer(_Explorer):
                 local_steps=value["steps"],
                 tune=tune,
                 lora_rank=value["rank"],
-                compression=value["compression"],
+                compression=None if value["compression"] == NONE else value["compression"],
                 uplink_bytes_per_s=value["uplink"] * 1e6 / 8,
                 downlink_bytes_per_s=5 * value["uplink"] * 1e6 / 8,
                 flop_per_s=value["device"],

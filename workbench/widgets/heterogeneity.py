@@ -11,7 +11,7 @@ from workbench.widgets.family import _Explorer
 
 #: Concentrations to choose from; small is skewed.
 ALPHAS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 10.0, 100.0)
-KINDS = ("natural", "iid", "label skew (Dirichlet)", "quantity skew")
+KINDS = ("natural", "iid", "label skew", "quantity skew")
 MOST = {"clients": 20, "seed": 99}
 
 
@@ -42,7 +42,7 @@ class PartitionExplorer(_Explorer):
 
     def _found(self, value) -> tuple[str, str]:
         self.held = dealt(self.dataset, self.rows, value)
-        return holdings_svg(self.held)
+        return holdings_svg(self.held, "pairs" if self.dataset == "chatterbot" else "texts")
 
 
 def dealt(dataset: str, rows: list[dict], value: dict) -> list[dict[str, int]]:
