@@ -8,7 +8,7 @@ from workbench.federated.accounting import epsilon_spent
 from workbench.federated.lora import adapter_shapes
 from workbench.figures import caption
 from workbench.figures import privacy as figures
-from workbench.widgets.privacy import NUMBERS, budget, budget_explorer
+from workbench.widgets.privacy import NUMBERS, budget, epsilon_explorer
 
 
 def test_one_masked_change_is_a_cloud_and_the_mean_a_line():
@@ -53,7 +53,7 @@ def test_the_budget_is_what_a_run_would_report(kind):
 
 
 def test_the_explorer_follows_its_controls():
-    explorer = budget_explorer(1.0, 100, 10, 40)
+    explorer = epsilon_explorer(1.0, 100, 10, 40)
     before, picture = explorer.spent["poisson"][40], explorer.picture.value
     explorer.controls["noise"].value = 2.0
     assert explorer.spent["poisson"][40] < before

@@ -162,9 +162,7 @@ def attack_and_utility(
     )  # fmt: skip
     figure.add_vline(x=0.5, line={"color": WAYS["pretrained"], "dash": "dot"}, row=1, col=1)
     figure.add_vline(x=0, line={"color": WAYS["pretrained"]}, row=1, col=2)
-    styled(
-        figure, "An attack, its defence, and what the defence costs", height=210 + 50 * len(told)
-    )
+    styled(figure, "An attack, its defence, and the defence's cost", height=210 + 50 * len(told))
     figure.update_layout(margin={"t": 90})
     area = "area under the ROC curve"
     figure.update_xaxes(title=area, range=[-0.05, 1.05], row=1, col=1)

@@ -4,14 +4,14 @@ from math import sqrt
 
 from workbench.figures.averaging import gap_caption, gap_svg
 from workbench.widgets.controls import choice, number
-from workbench.widgets.family import _Explorer
+from workbench.widgets.shell import Explorer
 
 #: Ranks and spreads to choose from; most clients; the shape of the weight (MiniLM's).
 RANKS, SPREADS, MOST = (1, 2, 4, 8, 16, 32, 64), (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0), 100
 SHAPE = (384, 384)
 
 
-class GapExplorer(_Explorer):
+class GapExplorer(Explorer):
     """The exact mean of B A, the product of the means, and what it misses; closed form.
 
     Attributes

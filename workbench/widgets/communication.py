@@ -5,7 +5,7 @@ import ipywidgets as w
 from workbench.cluster import DEVICES
 from workbench.figures.communication import hours_svg
 from workbench.widgets.controls import choice, number
-from workbench.widgets.family import _Explorer
+from workbench.widgets.shell import Explorer
 
 #: Links to choose from [Mbit/s up]; down is five times as fast, as in the benchmark of 100/20.
 UPLINKS = (1, 5, 20, 100, 1000)
@@ -17,7 +17,7 @@ MOST = {"clients": 1000, "rounds": 1000, "steps": 200}
 SHARE_OF_PEAK = 0.4
 
 
-class BudgetExplorer(_Explorer):
+class BudgetExplorer(Explorer):
     """Hours of a run by part, adapters beside all weights; by assumption, not measured.
 
     Attributes

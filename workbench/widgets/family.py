@@ -3,42 +3,19 @@
 from dataclasses import replace
 from math import prod
 
-import ipywidgets as w
-
 from workbench import figures
 from workbench.mesh import DATA
 from workbench.step import fake_step
 from workbench.strategies import MESHED, STRATEGIES
 from workbench.transformer import PRESETS, TransformerSpec
-from workbench.widgets.controls import choice, number, with_slider
-from workbench.widgets.shown import caption_line
+from workbench.widgets.controls import choice, number
+from workbench.widgets.shell import Explorer
 
 #: Most ranks along an axis and in a node; most tokens and ranks of a ring.
 MOST = {"axis": 8, "node": 64, "tokens": 96, "p": 8}
 
 
-class _Explorer(w.VBox):
-    """Named controls, a caption and a picture; a refusal is shown in the caption's place."""
-
-    def __init__(self, chosen: dict[str, w.Dropdown], sized: dict[str, w.BoundedIntText]):
-        self.controls: dict[str, w.Widget] = {**chosen, **sized}
-        self.picture, self.caption = w.HTML(), w.HTML()
-        sides = [w.VBox([*map(with_slider, sized.values())]), w.VBox([*chosen.values()])]
-        super().__init__([w.HBox(sides), self.caption, self.picture])
-        for control in self.controls.values():
-            control.observe(self._draw, "value")
-        self._draw()
-
-    def _draw(self, change=None) -> None:
-        value = {name: control.value for name, control in self.controls.items()}
-        try:
-            self.picture.value, text = self._found(value)
-        except ValueError as error:
-            self.picture.value, text = "", f"Not possible: {error}."
-        self.caption.value = caption_line(text).value
-
-
-class MeshExplorer(_Explorer):
+class MeshExplorer(Explorer):
     """Ranks as a grid, coloured by their group along each of two axes.
 
     Attributes
@@ -60,7 +37,7 @@ class MeshExplorer(_Explorer):
         chosen = {
             "strategy": choice("strategy", names, "usp"),
             "axes": choice("axes", _orders("usp"), ("ring", "ulysses")),
-            "kv": choice("K, V heads", figures.head_counts(spec), spec.kv_heads),
+            "kv": choice("K, V heads", kv_head_counts(spec), spec.kv_heads),
         }
         sized = {
             "outer": number("outer axis", 2, 1, MOST["axis"]),
@@ -84,6 +61,11 @@ class MeshExplorer(_Explorer):
         return figures.mesh_svg(*shown), figures.mesh_caption(*shown)
 
 
+def kv_head_counts(spec: TransformerSpec) -> list[int]:
+    """All numbers of heads of keys and values that the model's heads can share."""
+    return [heads for heads in range(1, spec.num_heads + 1) if spec.num_heads % heads == 0]
+
+
 def _orders(strategy: str) -> list[tuple[str, tuple[str, str]]]:
     """Both orders of a strategy's axes, in words; one that has a single axis goes with data."""
     first, second = MESHED[strategy].axes if strategy in MESHED else ("sp", DATA)
@@ -91,7 +73,7 @@ def _orders(strategy: str) -> list[tuple[str, tuple[str, str]]]:
     return [(f"{outer} x {inner}", (outer, inner)) for outer, inner in pairs]
 
 
-class BalanceExplorer(_Explorer):
+class BalanceExplorer(Explorer):
     """Who computes how much of a masked attention in a ring, in each order of the tokens.
 
     Attributes

@@ -10,14 +10,14 @@ from workbench.step import DTYPES
 from workbench.strategies import STRATEGIES
 from workbench.transformer import PRESETS, TransformerSpec
 from workbench.widgets.controls import choice, number
-from workbench.widgets.family import _Explorer
+from workbench.widgets.shell import Explorer
 
 #: Most ranks, samples, layers and entries of a dim that the controls reach.
 MOST = {"ranks p": 128, "batch": 64, "layers": 128, "size": 16384}
 _OPTIMIZERS = [("none", None), ("SGD", "sgd"), ("AdamW", "adamw")]
 
 
-class FitExplorer(_Explorer):
+class FitExplorer(Explorer):
     """Each strategy's peak, by kind, and a line at the memory of a device.
 
     Attributes

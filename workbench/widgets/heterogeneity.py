@@ -7,7 +7,7 @@ import ipywidgets as w
 from workbench.datasets import load
 from workbench.figures.heterogeneity import holdings_svg
 from workbench.widgets.controls import choice, number
-from workbench.widgets.family import _Explorer
+from workbench.widgets.shell import Explorer
 
 #: Concentrations to choose from; small is skewed.
 ALPHAS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 10.0, 100.0)
@@ -15,7 +15,7 @@ KINDS = ("natural", "iid", "label skew", "quantity skew")
 MOST = {"clients": 20, "seed": 99}
 
 
-class PartitionExplorer(_Explorer):
+class PartitionExplorer(Explorer):
     """The clients that a task would have: a bar each, coloured by source.
 
     Attributes

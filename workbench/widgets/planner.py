@@ -9,13 +9,13 @@ from workbench.planner import plan
 from workbench.strategies import STRATEGIES
 from workbench.transformer import PRESETS, TransformerSpec
 from workbench.widgets.controls import choice, number
-from workbench.widgets.family import _Explorer
+from workbench.widgets.shell import Explorer
 
 #: Most ranks, samples and entries of a dim that the controls reach.
 MOST = {"ranks p": 128, "batch": 32, "size": 16384}
 
 
-class PlanExplorer(_Explorer):
+class PlanExplorer(Explorer):
     """Strategies on all ranks of a machine, the best first, or why one doesn't fit.
 
     Attributes

@@ -4,7 +4,7 @@ from math import sqrt
 
 from workbench.figures.privacy import epsilon_svg
 from workbench.widgets.controls import choice, number
-from workbench.widgets.family import _Explorer
+from workbench.widgets.shell import Explorer
 
 #: Noise multipliers to choose from, and most clients and rounds.
 NOISE, MOST = (0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 4.0, 8.0), {"clients": 100_000, "rounds": 1000}
@@ -15,7 +15,7 @@ NUMBERS = {"MiniLM, r = 8": 73_728, "SmolLM2, r = 8": 460_800, "1,000 numbers": 
 DELTA = 1e-5
 
 
-class BudgetExplorer(_Explorer):
+class EpsilonExplorer(Explorer):
     """Epsilon after a quarter, a half and all of the rounds, for both kinds of sampling.
 
     Attributes
@@ -71,9 +71,9 @@ def budget(noise: float, clients: int, sampled: int, rounds: int) -> dict[str, d
     return found
 
 
-def budget_explorer(
+def epsilon_explorer(
     noise: float = 1.0, clients: int = 1000, sampled: int = 50, rounds: int = 100
-) -> BudgetExplorer:
+) -> EpsilonExplorer:
     """Explore the privacy that a run with central noise spends.
 
     Parameters
@@ -83,4 +83,4 @@ def budget_explorer(
     clients, sampled, rounds : int
         Clients there are, clients in a round (q is their ratio), and rounds.
     """
-    return BudgetExplorer(noise, clients, sampled, rounds)
+    return EpsilonExplorer(noise, clients, sampled, rounds)

@@ -2,13 +2,13 @@
 
 from workbench.figures.robustness import attack_caption, attack_svg
 from workbench.widgets.controls import choice, number
-from workbench.widgets.family import _Explorer
+from workbench.widgets.shell import Explorer
 
 #: Fewest and most clients.
 LEAST, MOST = 7, 40
 
 
-class AttackExplorer(_Explorer):
+class AttackExplorer(Explorer):
     """The rules' errors on drawn updates; each is told to withstand as many as it can.
 
     Attributes
