@@ -53,13 +53,14 @@ def test_ray_is_equal_to_the_bit(task, tmp_path):
     """
     task = dataclasses.replace(task, system=System(step_s=1.0, dropout=0.4))
     history = simulate(task, progress=False)
-    assert {len(each.failed) for each in history.rounds} == {0, 1}
+    assert any(each.failed for each in history.rounds)
     (tmp_path / "task.json").write_text(task.to_json())
     command = [sys.executable, "-c", RAY, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     if "The current node timed out during startup" in done.stderr:  # Ray waits 30 s, no longer
         done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    said = [line for line in done.stderr.splitlines() if "dropped out (simulated)" not in line]
+    assert (done.returncode, said) == (0, [])
     parallel = History.load(tmp_path / "run" / "round-0002", task)
     assert same_weights(parallel.weights, history.weights)
     assert [r.evaluation for r in parallel.rounds] == [r.evaluation for r in history.rounds]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from workbench.federated import FederatedTask, centralised, generate, local_only, simulate
 from workbench.federated.history import same_weights
-from workbench.federated.learner import Learner, _batches
+from workbench.federated.learner import Learner, batches_of
 from workbench.federated.lora import initial_adapter
 from workbench.federated.models import load_base
 from workbench.federated.objectives import (
@@ -128,11 +128,11 @@ def test_an_encoder_refuses_running_text(encoder, text_task, tiny_encoder):
 
 def test_batches_go_through_all_rows():
     rows = [{"n": i} for i in range(10)]
-    batches = _batches(rows, 4, np.random.default_rng(0))
+    batches = batches_of(rows, 4, np.random.default_rng(0))
     passes = [[row["n"] for _ in range(2) for row in next(batches)] for _ in range(2)]
     assert [len(set(each)) for each in passes] == [8, 8]
     assert passes[0] != passes[1]
-    assert len(next(_batches(rows[:3], 4, np.random.default_rng(0)))) == 3
+    assert len(next(batches_of(rows[:3], 4, np.random.default_rng(0)))) == 3
 
 
 def test_sgd_and_adamw_differ(task, history):

@@ -17,7 +17,7 @@ from peft.tuners.lora import LoraLayer
 
 from workbench.federated.client_app import PARTITION, TASK
 from workbench.federated.in_process import InProcessGrid
-from workbench.federated.learner import Learner, learner_of, optimizer_of, torch_threads
+from workbench.federated.learner import Learner, batches_of, learner_of, optimizer_of, torch_threads
 from workbench.federated.linear import is_linear
 from workbench.federated.lora import Weights
 from workbench.federated.methods import FedAdam, FedAvg, FedYogi
@@ -45,24 +45,24 @@ def check(task: FederatedTask) -> None:
 class BatchedGrid(InProcessGrid):
     """Lets the clients of a round train together when the first one is asked for its reply."""
 
-    def _answer(self, message: Message) -> Message:
-        if message.metadata.message_type == MessageType.TRAIN:
-            self._train_together([message, *self._waiting.values()])
-        return super()._answer(message)
+    def __init__(self, *given):
+        super().__init__(*given)
+        self._trained: dict[int, tuple[Weights, float]] = {}
 
-    def _train_together(self, messages: Sequence[Message]) -> None:
-        """Leave the clients' results with the learner, unless they are there already."""
-        task_json = self._contexts[messages[0].metadata.dst_node_id].run_config[TASK]
-        learner, number = learner_of(task_json), messages[0].content[CONFIG][ROUND]
-        clients = [self._client(message) for message in messages]
-        if (number, clients[0]) in learner.trained:
-            return
-        sent = {
-            client: unpack(message.content[ARRAYS])
-            for client, message in zip(clients[:MOST], messages, strict=False)
-        }
-        for client, result in train_together(learner, sent, number).items():
-            learner.trained[number, client] = result
+    def _answer(self, message: Message) -> Message:
+        if message.metadata.message_type != MessageType.TRAIN:
+            return super()._answer(message)
+        client = self._client(message)
+        learner = learner_of(self._contexts[message.metadata.dst_node_id].run_config[TASK])
+        if client not in self._trained:
+            together = [message, *self._waiting.values()][:MOST]
+            sent = {self._client(each): unpack(each.content[ARRAYS]) for each in together}
+            self._trained = train_together(learner, sent, message.content[CONFIG][ROUND])
+        learner.train = lambda *_: self._trained.pop(client)
+        try:
+            return super()._answer(message)
+        finally:
+            del learner.train
 
     def _client(self, message: Message) -> int:
         return int(self._contexts[message.metadata.dst_node_id].node_config[PARTITION])
@@ -80,7 +80,10 @@ def train_together(
     number : int
         The round.
     """
-    batches = {client: learner.batches(client, number) for client in sent}
+    batches = {}
+    for client in sent:
+        rows, draw = learner.drawn_from(client, number)
+        batches[client] = batches_of(rows, learner.task.batch_size, draw)
     firsts = {client: [next(each)] for client, each in batches.items()}
     alike: dict[int, list[int]] = {}
     for client, (first,) in firsts.items():

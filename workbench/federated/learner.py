@@ -42,8 +42,6 @@ class Learner:
             self.base = Base(self.model)
         self.parameters = trained_parameters(self.model)
         self.clients = clients_of(task)
-        #: Round and client -> what `train` is to return: these have trained together.
-        self.trained: dict[tuple[int, int], tuple[Weights, float]] = {}
 
     def train(
         self,
@@ -64,21 +62,21 @@ class Learner:
             Steps to make, if not the task's; and which of a round's calls this is, if there are
             several that shall see different batches.
         """
-        if (number, client) in self.trained:
-            return self.trained.pop((number, client))
-        batches = self.batches(client, number, step)
+        rows, draw = self.drawn_from(client, number, step)
         write_adapter(self.parameters, weights)
         count = count or self.task.local_steps
-        losses = self._steps(batches, count, self.optimizer(), gradient)
+        losses = self.steps(rows, count, draw, self.optimizer(), gradient)
         return read_adapter(self.parameters), float(np.mean(losses))
 
-    def batches(self, client: int, number: int, step: int | None = None) -> Iterator[list[Row]]:
-        """The batches of a client's local steps, without end."""
+    def drawn_from(
+        self, client: int, number: int, step: int | None = None
+    ) -> tuple[Sequence[Row], np.random.Generator]:
+        """The rows that a client trains on, and the random numbers that order them."""
         key = (number, client) if step is None else (number, client, step)
         rows = self.clients[client].train
         if self.task.attack is not None:
             rows = self.task.attack.rows(rows, client, self.task)
-        return _batches(rows, self.task.batch_size, generator(self.task.seed, BATCHES, *key))
+        return rows, generator(self.task.seed, BATCHES, *key)
 
     def start(self) -> Weights:
         """The arrays that every client starts from: those of the pretrained model."""
@@ -109,17 +107,7 @@ class Learner:
         gradient: Gradient | None = None,
     ) -> list[float]:
         """Make ``count`` steps on batches of ``rows``, shuffled anew in each pass over them."""
-        batches = _batches(rows, self.task.batch_size, draw)
-        return self._steps(batches, count, optimizer, gradient)
-
-    def _steps(
-        self,
-        batches: Iterator[list[Row]],
-        count: int,
-        optimizer: torch.optim.Optimizer,
-        gradient: Gradient | None,
-    ) -> list[float]:
-        losses = []
+        losses, batches = [], batches_of(rows, self.task.batch_size, draw)
         with torch_threads(self.task.threads):
             for _, batch in zip(range(count), batches, strict=False):
                 optimizer.zero_grad()
@@ -179,7 +167,7 @@ def _with_gradients(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torc
     return parameters
 
 
-def _batches(rows: Sequence[Row], size: int, draw: np.random.Generator) -> Iterator[list[Row]]:
+def batches_of(rows: Sequence[Row], size: int, draw: np.random.Generator) -> Iterator[list[Row]]:
     """Batches of rows without end, as `batch_places` draws them."""
     for places in batch_places(len(rows), size, draw):
         yield [rows[i] for i in places]
