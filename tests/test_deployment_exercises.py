@@ -1,9 +1,9 @@
 """Exercises on deployments: the right answer passes, planted wrong ones do not."""
 
 import pytest
+from graded import fresh, names_of, refused_with_hints
 
 from workbench.exercises import deployment
-from workbench.exercises.checking import Exercise
 
 
 def came(updates, rows):
@@ -38,15 +38,11 @@ ANSWERS = {
 
 
 def check(name):
-    """Return a fresh copy of an exercise: its count of wrong tries stays at zero."""
-    found = getattr(deployment, f"check_{name}")
-    return Exercise(found.task, found.hints, found.grade)
+    return fresh(name, deployment)
 
 
 def test_every_exercise_is_tried():
-    assert {f"check_{name}" for name in ANSWERS} == {
-        name for name in vars(deployment) if name.startswith("check_")
-    }
+    assert set(ANSWERS) == names_of(deployment)
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -55,11 +51,7 @@ def test_right_is_right_and_wrong_is_wrong(name):
     assert check(name)(right)
     assert len(wrong) >= 3
     for answer in wrong:
-        exercise = check(name)
-        first, second = exercise(answer), exercise(answer)
-        assert first.passed is False
-        assert exercise.hints[0] in first.text
-        assert exercise.hints[1] in second.text
+        refused_with_hints(check(name), answer)
 
 
 @pytest.mark.parametrize(

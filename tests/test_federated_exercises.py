@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
+from graded import fresh, names_of, refused_with_hints
 
 from workbench.exercises import federated
-from workbench.exercises.checking import SEED, Exercise
+from workbench.exercises.checking import SEED
 from workbench.federated.traffic import EXAMPLES, reply, unpack
 
 
@@ -82,15 +83,11 @@ ANSWERS = {
 
 
 def check(name):
-    """Return a fresh copy of an exercise: its count of wrong tries stays at zero."""
-    found = getattr(federated, f"check_{name}")
-    return Exercise(found.task, found.hints, found.grade)
+    return fresh(name, federated)
 
 
 def test_every_exercise_is_tried():
-    assert set(ANSWERS) == {
-        name.removeprefix("check_") for name in vars(federated) if name.startswith("check_")
-    }
+    assert set(ANSWERS) == names_of(federated)
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -114,11 +111,7 @@ def test_numpy_numbers_are_numbers():
     ("name", "number"), [(name, i) for name in ANSWERS for i in range(1, len(ANSWERS[name]))]
 )
 def test_wrong_answers_are_refused_with_hints(name, number):
-    exercise = check(name)
-    first, second = (exercise(ANSWERS[name][number]) for _ in range(2))
-    assert first.passed is False
-    assert exercise.hints[0] in first.text
-    assert exercise.hints[1] in second.text
+    refused_with_hints(check(name), ANSWERS[name][number])
 
 
 @pytest.mark.parametrize(
