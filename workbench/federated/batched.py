@@ -47,18 +47,20 @@ class BatchedGrid(InProcessGrid):
 
     def __init__(self, *given):
         super().__init__(*given)
-        self._trained: dict[int, tuple[Weights, float]] = {}
+        self._trained: dict[tuple[int, int], tuple[Weights, float]] = {}  # round, client
 
     def _answer(self, message: Message) -> Message:
         if message.metadata.message_type != MessageType.TRAIN:
             return super()._answer(message)
         client = self._client(message)
         learner = learner_of(self._contexts[message.metadata.dst_node_id].run_config[TASK])
-        if client not in self._trained:
+        number = message.content[CONFIG][ROUND]
+        if (number, client) not in self._trained:
             together = [message, *self._waiting.values()][:MOST]
             sent = {self._client(each): unpack(each.content[ARRAYS]) for each in together}
-            self._trained = train_together(learner, sent, message.content[CONFIG][ROUND])
-        learner.train = lambda *_: self._trained.pop(client)
+            found = train_together(learner, sent, number)
+            self._trained = {(number, each): result for each, result in found.items()}
+        learner.train = lambda *_: self._trained.pop((number, client))
         try:
             return super()._answer(message)
         finally:

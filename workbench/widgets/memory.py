@@ -2,21 +2,19 @@
 
 from dataclasses import replace
 
-import ipywidgets as w
-
 from workbench import figures
 from workbench.closed_form import CHECKPOINTS, SWITCHES
 from workbench.memory import AtPeak, at_peak
 from workbench.strategies import STRATEGIES
 from workbench.transformer import TransformerSpec
-from workbench.widgets.controls import choice, number, with_slider
-from workbench.widgets.shown import caption_line
+from workbench.widgets.controls import choice, number
+from workbench.widgets.shell import Explorer
 
 #: Most ranks, samples, parts, layers and entries of a dim that the controls reach.
 MOST = {"ranks p": 16, "batch": 16, "accumulate": 16, "layers": 4, "size": 128}
 
 
-class MemoryExplorer(w.VBox):
+class MemoryExplorer(Explorer):
     """The peak of one rank: as chosen, beside the same strategy that keeps everything.
 
     Attributes
@@ -31,8 +29,8 @@ class MemoryExplorer(w.VBox):
     """
 
     def __init__(self, spec: TransformerSpec, p: int):
-        self.spec, self.rows = spec, {}
-        self.picture, self.caption = w.HTML(), w.HTML()
+        self.spec: TransformerSpec = spec
+        self.rows: dict[str, AtPeak] = {}
         sized = {n: number(n, size, 1, MOST["size"]) for n, size in spec.dims.items()}
         sized["layers"] = number("layers", spec.num_layers, 1, MOST["layers"])
         sized["batch"] = number("batch", spec.batch, 1, MOST["batch"])
@@ -43,32 +41,18 @@ class MemoryExplorer(w.VBox):
             "checkpoint": choice("checkpoint", list(CHECKPOINTS), "block"),
             "switch": choice("switch", list(SWITCHES), SWITCHES[0]),
         }
-        self.controls: dict[str, w.Widget] = {**sized, **chosen}
-        panel = w.HBox([w.VBox(list(map(with_slider, sized.values()))), w.VBox([*chosen.values()])])
-        super().__init__([panel, self.caption, self.picture])
-        for control in self.controls.values():
-            control.observe(self._draw, "value")
-        self._draw()
+        super().__init__(chosen, sized)
 
-    def _draw(self, change=None) -> None:
-        value = {name: control.value for name, control in self.controls.items()}
-        try:
-            self.rows = self._found(value)
-        except ValueError as error:
-            self.rows, self.picture.value = {}, ""
-            self.caption.value = caption_line(f"Not possible: {error}.").value
-            return
-        self.picture.value = figures.memory_svg(self.rows)
-        self.caption.value = caption_line(figures.memory_caption(self.rows)).value
-
-    def _found(self, value: dict) -> dict[str, AtPeak]:
+    def _found(self, value: dict) -> tuple[str, str]:
+        self.rows = {}
         dims = {name: value[name] for name in self.spec.dims}
         spec = replace(self.spec, dims=dims, num_layers=value["layers"], batch=value["batch"])
         chosen = {name: value[name] for name in ("checkpoint", "switch", "accumulate")}
-        return {
+        self.rows = {
             "keeps everything": at_peak(spec, value["strategy"], p=value["p"]),
             "as chosen": at_peak(spec, value["strategy"], p=value["p"], **chosen),
         }
+        return figures.memory_svg(self.rows), figures.memory_caption(self.rows)
 
 
 def memory(spec: TransformerSpec, p: int = 4) -> MemoryExplorer:
