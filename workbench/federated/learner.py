@@ -19,7 +19,7 @@ from workbench.federated.lora import (
 from workbench.federated.models import load_base, local_device
 from workbench.federated.objectives import Classify, Loss, Objective, objective
 from workbench.federated.partition import BATCHES, EVALUATION, Client, Row, clients_of, generator
-from workbench.federated.task import FederatedTask
+from workbench.federated.task import FederatedTask, Handed, task_in
 from workbench.federated.tuning import trained_parameters, tuned
 
 #: Changes the gradients of the parameters, by name, in place.
@@ -196,14 +196,14 @@ def torch_threads(count: int):
         torch.set_num_threads(before)
 
 
-def learner_of(task_json: str) -> Learner:
-    """This thread's learner; loaded once, kept until another task is asked for."""
-    return _learner(task_json, threading.get_ident())
+def learner_of(given: str | Handed) -> Learner:
+    """This thread's learner of a run's task; loaded once, kept until another is asked for."""
+    return _learner(given, threading.get_ident())
 
 
 @lru_cache(maxsize=1)
-def _learner(task_json: str, thread: int) -> Learner:
-    return Learner(FederatedTask.from_json(task_json))
+def _learner(given: str | Handed, thread: int) -> Learner:
+    return Learner(task_in(given))
 
 
 def forget_learners() -> None:

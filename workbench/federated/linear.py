@@ -3,7 +3,9 @@
 ``FederatedTask(model="linear", tune="head", dataset=rows)`` with rows of ``client``, ``features``
 (numbers, equally many in each row) and ``label`` (a whole number from 0) trains
 ``softmax(W x + b)`` from W = 0, b = 0. It is what is left of a foundation model's fine-tuning when
-the model itself is frozen and its vectors are computed once.
+the model itself is frozen and its vectors are computed once. W and b are float32 and products
+float64: AdamW divides a gradient by its own size, so that one of rounding errors alone would move
+W as far as any other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,8 +63,8 @@ class LinearHead(torch.nn.Module):
         return self.weight.device
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """The scores of each row."""
-        return F.linear(features, self.weight, self.bias)
+        """The scores of each row, in float64."""
+        return F.linear(features.double(), self.weight.double(), self.bias.double())
 
 
 def opened(weights: Mapping[str, np.ndarray]) -> LinearHead:
@@ -74,7 +76,7 @@ def opened(weights: Mapping[str, np.ndarray]) -> LinearHead:
 
 def tensors(rows: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Features and labels of rows."""
-    features = torch.tensor([row["features"] for row in rows], dtype=torch.float32)
+    features = torch.tensor([row["features"] for row in rows], dtype=torch.float64)
     return features, torch.tensor([row["label"] for row in rows])
 
 

@@ -22,7 +22,7 @@ from workbench.federated.methods.base import Arrays, ServerState, Update
 from workbench.federated.progress import told, watch_of
 from workbench.federated.record import note_joined, recorded
 from workbench.federated.secagg import secure_round
-from workbench.federated.task import FederatedTask
+from workbench.federated.task import FederatedTask, task_in
 from workbench.federated.traffic import (
     METRICS,
     count_bytes,
@@ -56,7 +56,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the rounds of the run config's task; leave each in the run config's folder."""
     config = context.run_config
-    task, run_dir = FederatedTask.from_json(str(config[TASK])), str(config[RUN_DIR])
+    task, run_dir = task_in(config[TASK]), str(config[RUN_DIR])
     with recorded(config.get(RECORD)):
         watch = getattr(grid, WATCH, None) or bool(config.get(PROGRESS, False))
         server = Server(grid, task, run_dir, watch, bool(config[KEEP]))
@@ -219,10 +219,10 @@ class Server:
     ) -> tuple[list[Update], dict[str, str]]:
         """Sort the updates into those to be used and those refused, with the reason."""
         failed, references, updates = dict(answers.failed), {}, {}
-        for client, reply in answers.replies.items():
+        for client, content in answers.replies.items():
             expected = Expected.of(self.task, sent[client], client)
             try:
-                update = read_update(self.task, reply.content, expected, client)
+                update = read_update(self.task, content, expected, client)
             except RefusedError as refused:
                 failed[self.names[client]] = f"refused: {refused}"
             else:
@@ -238,7 +238,7 @@ class Server:
         restarted = {}
         for client in (update.client for update in valid):
             if is_stateful(self.task):
-                last = state_round(answers.replies[client].content[METRICS])
+                last = state_round(answers.replies[client][METRICS])
                 if last < self.used[client]:
                     restarted[self.names[client]] = (
                         f"had the state of round {last}, not of {self.used[client]}"
@@ -253,11 +253,11 @@ class Server:
         sent = {client: self.method.evaluated(server, client) for client in sorted(self.nodes)}
         answers = self.exchange(sent, number, MessageType.EVALUATE, {})
         clients, failed = {}, dict(answers.failed)
-        for client, reply in answers.replies.items():
-            if reason := evaluation_fault(reply.content):
+        for client, content in answers.replies.items():
+            if reason := evaluation_fault(content):
                 failed[self.names[client]] = f"refused: {reason}"
             else:
-                clients[self.names[client]] = dict(reply.content[METRICS])
+                clients[self.names[client]] = dict(content[METRICS])
         for name, reason in failed.items():
             log.warning("client %s not evaluated: %s", name, reason)
         evaluation = Evaluation.over(clients, failed)
@@ -286,7 +286,7 @@ class Server:
             client = partition[node]
             received += count_bytes(reply)
             if reply.has_content():
-                replies[client] = reply
+                replies[client] = reply.content
                 del failed[client]
             else:
                 failed[client] = reply.error.reason

@@ -28,7 +28,7 @@ from workbench.federated.lora import Weights, initial_adapter
 from workbench.federated.partition import clients_of
 from workbench.federated.progress import watch_of
 from workbench.federated.server_app import KEEP, WATCH
-from workbench.federated.task import FederatedTask
+from workbench.federated.task import FederatedTask, Handed
 from workbench.federated.tuning import check_model
 
 ENGINES = ("in-process", "ray", vectorised.ENGINE)
@@ -95,8 +95,10 @@ def simulate(
         done = checkpoint.latest(folder, task, strict)
         if done is None or len(done.history.rounds) < task.rounds:
             keep = run_dir is not None
-            config = {TASK: task.to_json(), RUN_DIR: str(folder), KEEP: keep}
-            run = partial(_in_process, batched=batched) if engine == "in-process" else _ray
+            here = engine == "in-process"
+            config = {RUN_DIR: str(folder), KEEP: keep}
+            config |= {TASK: Handed(task) if here else task.to_json()}
+            run = partial(_in_process, batched=batched) if here else _ray
             with quiet_flower(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # Ray's, about its own next version
                 run(task, config, watch)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from workbench.federated.methods.base import Method
@@ -161,12 +162,13 @@ class FederatedTask:
         """The same, but own rows are replaced by their number and their SHA-256."""
         values = self.to_dict()
         if not isinstance(self.dataset, str):
-            text = json.dumps(self.dataset, sort_keys=True)
-            values["dataset"] = {
-                "rows": len(self.dataset),
-                "sha256": hashlib.sha256(text.encode()).hexdigest(),
-            }
+            values["dataset"] = {"rows": len(self.dataset), "sha256": self._rows_sha256}
         return json.dumps(values, indent=2)
+
+    @cached_property
+    def _rows_sha256(self) -> str:
+        text = json.dumps(self.dataset, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
     def from_json(cls, text: str) -> "FederatedTask":
@@ -178,3 +180,15 @@ class FederatedTask:
                 "give the task itself, with the same rows."
             )
         return cls(**values)
+
+
+@dataclass(frozen=True, eq=False)
+class Handed:
+    """A task in the run's config of apps in the same process, in place of its JSON."""
+
+    task: FederatedTask
+
+
+def task_in(config: Any) -> FederatedTask:
+    """The task that a run's config holds, as JSON or, within a process, as itself."""
+    return config.task if isinstance(config, Handed) else FederatedTask.from_json(str(config))

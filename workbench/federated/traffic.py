@@ -1,12 +1,15 @@
 """What travels: records and arrays, their bytes as a closed form, and which updates are refused."""
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.constant import SType
 
 from workbench.federated.client_memory import is_stateful
 from workbench.federated.lora import Shapes, Weights, adapter_shapes, full_shapes
@@ -164,7 +167,7 @@ def packer() -> Callable[[Weights], ArrayRecord]:
 
 def unpack(arrays: ArrayRecord) -> Weights:
     """An adapter as it arrived."""
-    return {name: array.numpy() for name, array in arrays.items()}
+    return {name: numbers(array) for name, array in arrays.items()}
 
 
 def request(arrays: ArrayRecord, number: int) -> RecordDict:
@@ -208,28 +211,57 @@ def metrics_fault(metrics: MetricRecord, stateful: bool = False) -> str | None:
     return None
 
 
-def arrays_fault(arrays: ArrayRecord, expected: Specs) -> str | None:
-    """Why a reply's arrays can't be used; ``None`` if they have the expected names and shapes."""
+def numbers(array: Array) -> np.ndarray:
+    """An array as NumPy's; of the header that NumPy writes itself nothing needs to be parsed."""
+    start = _header(array.dtype, tuple(array.shape))
+    if array.stype != SType.NUMPY or not array.data.startswith(start):
+        return array.numpy()
+    return np.frombuffer(array.data, array.dtype, offset=len(start)).reshape(array.shape).copy()
+
+
+@lru_cache(maxsize=1024)
+def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """What stands before the numbers in a file of NumPy's, in the order of C."""
+    written = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    fields = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(written, fields)
+    return written.getvalue()
+
+
+def read_arrays(arrays: ArrayRecord, expected: Specs) -> Weights:
+    """A reply's arrays.
+
+    Raises
+    ------
+    ValueError
+        If they have other names, shapes or types than expected, or values that are not finite.
+    """
     if arrays.keys() != expected.keys():
-        return f"{len(arrays.keys() ^ expected.keys())} arrays are missing or have unknown names"
-    for name, array in arrays.items():
-        spec = expected[name]
-        if array.dtype != str(spec.dtype) or tuple(array.shape) != spec.shape:
-            return f"{name} is {array.dtype}{list(array.shape)}, not {spec.dtype}{list(spec.shape)}"
-        size = prod(spec.shape) * spec.dtype.itemsize + NPY_HEADER_BYTES
-        if len(array.data) != size:
-            return f"{name} has {len(array.data)} bytes, not {size}"
-        try:
-            values = array.numpy()
-        except Exception as error:  # a header that lies can make NumPy raise almost anything
-            return f"{name} can't be read: {type(error).__name__}"
-        if not isinstance(values, np.ndarray):
-            return f"{name} holds {type(values).__name__}, not an array"
-        if values.shape != spec.shape or values.dtype != spec.dtype:
-            return f"{name} holds {values.dtype}{list(values.shape)}, not what it says"
-        if not np.isfinite(values).all():
-            return f"{name} has values that are not finite"
-    return None
+        odd = len(arrays.keys() ^ expected.keys())
+        raise ValueError(f"{odd} arrays are missing or have unknown names")
+    return {name: _checked(name, array, expected[name]) for name, array in arrays.items()}
+
+
+def _checked(name: str, array: Array, spec: Spec) -> np.ndarray:
+    if array.dtype != str(spec.dtype) or tuple(array.shape) != spec.shape:
+        raise ValueError(
+            f"{name} is {array.dtype}{list(array.shape)}, not {spec.dtype}{list(spec.shape)}"
+        )
+    size = prod(spec.shape) * spec.dtype.itemsize + NPY_HEADER_BYTES
+    if len(array.data) != size:
+        raise ValueError(f"{name} has {len(array.data)} bytes, not {size}")
+    try:
+        values = numbers(array)
+    except Exception as error:  # a header that lies can make NumPy raise almost anything
+        raise ValueError(f"{name} can't be read: {type(error).__name__}") from None
+    if not isinstance(values, np.ndarray):
+        raise ValueError(f"{name} holds {type(values).__name__}, not an array")
+    if values.shape != spec.shape or values.dtype != spec.dtype:
+        raise ValueError(f"{name} holds {values.dtype}{list(values.shape)}, not what it says")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} has values that are not finite")
+    return values
 
 
 def specs_of(arrays: Weights) -> Specs:

@@ -28,12 +28,11 @@ from workbench.federated.traffic import (
     METRICS,
     STATE_ROUND,
     TRAIN_LOSS,
-    arrays_fault,
     largest_norm,
     metrics_fault,
+    read_arrays,
     reply,
     specs_of,
-    unpack,
     usual_limit,
     wire_specs,
 )
@@ -151,9 +150,12 @@ def read_update(
     if not isinstance(content.get(METRICS), MetricRecord):
         raise RefusedError(f"no metrics in the reply, only {sorted(content)}")
     metrics, arrays = content[METRICS], content[ARRAYS]
-    if reason := metrics_fault(metrics, expected.stateful) or arrays_fault(arrays, expected.wire):
+    if reason := metrics_fault(metrics, expected.stateful):
         raise RefusedError(reason)
-    values = unpack(arrays)
+    try:
+        values = read_arrays(arrays, expected.wire)
+    except ValueError as error:
+        raise RefusedError(str(error)) from None
     if task.compression is not None:
         values = _decoded(task, values, expected.reference)
     return Update(client, values, metrics[EXAMPLES], metrics[TRAIN_LOSS])

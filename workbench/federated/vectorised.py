@@ -4,9 +4,6 @@ The clients of a round are stacked along a first dim; products are `torch.baddbm
 optimizer, which works number by number, moves all of them at once. Batches, sampling, refusals and
 weights of the mean are those of the messages' way, so results agree to rounding (1e-5), not to the
 bit. Nothing travels: all bytes are 0, and ``history.engine`` is "vectorised".
-
-AdamW divides a gradient by its own size, so one that is 0 but for rounding, as that of a bias where
-a batch holds all classes equally often, may move either way there; SGD has no such place.
 """
 
 import time
@@ -141,11 +138,14 @@ def train_all(
     )
     optimizer = optimizer_of(task, [weight, bias])
     counted = torch.arange(places.shape[2]) < sizes.unsqueeze(1)
-    shares, losses = counted / sizes.unsqueeze(1), torch.zeros(len(chosen))
+    shares = counted.double() / sizes.unsqueeze(1)
+    losses = torch.zeros(len(chosen), dtype=torch.float64)
     for step in range(task.local_steps):
         optimizer.zero_grad()
         here = places[:, step]
-        scores = torch.baddbmm(bias.unsqueeze(1), rows.features[here], weight.transpose(1, 2))
+        scores = torch.baddbmm(
+            bias.double().unsqueeze(1), rows.features[here], weight.double().transpose(1, 2)
+        )
         each = F.cross_entropy(scores.flatten(0, 1), rows.labels[here].flatten(), reduction="none")
         mine = (each.view_as(here) * shares).sum(1)
         mine.sum().backward()
@@ -200,8 +200,8 @@ def accept(
 
 def evaluate(weights: Mapping[str, torch.Tensor], rows: Rows, names: Sequence[str]) -> Evaluation:
     """Every client's held-out loss and accuracy, from one product over all rows."""
-    scores = F.linear(rows.features, weights[WEIGHT], weights[BIAS])
-    losses = F.cross_entropy(scores, rows.labels, reduction="none").double().numpy()
+    scores = F.linear(rows.features, weights[WEIGHT].double(), weights[BIAS].double())
+    losses = F.cross_entropy(scores, rows.labels, reduction="none").numpy()
     hits = (scores.argmax(1) == rows.labels).numpy()
     owner = np.repeat(np.arange(len(names)), rows.counts)
     sums = [np.bincount(owner, each, len(names)) for each in (losses, hits)]

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 #: How long to wait before asking again, at first and at most [s].
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answers:
-    """The replies of one exchange by partition, who failed and why, and the bytes both ways."""
+    """What the replies of one exchange hold, by partition; who failed; the bytes both ways."""
 
-    replies: dict[int, Message]
+    replies: dict[int, RecordDict]
     failed: dict[str, str]
     sent_bytes: int
     received_bytes: int

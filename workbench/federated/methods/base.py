@@ -166,14 +166,21 @@ def mean(updates: Sequence[Update], by_rows: bool) -> Arrays:
     from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
     from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
-    records = [
-        RecordDict(
-            {
-                "arrays": ArrayRecord({k: Array(a) for k, a in update.arrays.items()}),
-                "metrics": MetricRecord({"weight": update.examples if by_rows else 1}),
-            }
-        )
-        for update in updates
-    ]
+    class Ready(Array):
+        """An array that was read already; as bytes it is not needed."""
+
+        def __init__(self, ready: np.ndarray):
+            self.ready = ready
+
+        def numpy(self) -> np.ndarray:
+            return self.ready
+
+    records = []
+    for update in updates:
+        arrays = ArrayRecord()
+        for name, array in update.arrays.items():
+            arrays[name] = Ready(array)
+        metrics = MetricRecord({"weight": update.examples if by_rows else 1})
+        records.append(RecordDict({"arrays": arrays, "metrics": metrics}))
     joined = aggregate_arrayrecords(records, "weight")
     return {name: array.numpy() for name, array in joined.items()}
