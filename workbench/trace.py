@@ -2,14 +2,17 @@
 
 `walk` runs the real strategy on meta tensors and notes, between the records of its log, where
 attention and the MLP run. Pictures of layouts are drawn from these frames and from nothing else.
+Of the strategies by name it does so once for each number of ranks: which events there are does not
+depend on the dims' sizes, so that an explorer need not wait for a run.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 from typing import Literal, NamedTuple
 
-from workbench.collectives import Collective
+from workbench.collectives import Collective, sent_bytes
 from workbench.dims import Dims
 from workbench.launch import run_fake
 from workbench.layout import Layout, shard_size
@@ -177,7 +180,14 @@ def walk(
             f"only layouts cut by one axis into runs can be shown; got {cls.name} along "
             f"{' x '.join(cls.axes) or 'one axis'} in {getattr(cls, 'order', 'contiguous')} order"
         )
-    start, events = run_fake(lambda rank, comm: events_of(comm, shown, cls, shard, layers), p)
+    if options or not isinstance(strategy, str):  # a schedule may look at the sizes
+        return _frames(shown, cls, p, shard, layers)
+    small = replace(shown, dims=dict.fromkeys(spec.dims, p), batch=1)
+    return [_resized(frame, spec) for frame in _known_frames(small, cls, p, shard, layers)]
+
+
+def _frames(spec: TransformerSpec, cls: type[Strategy], p: int, shard, layers) -> list[Frame]:
+    start, events = run_fake(lambda rank, comm: events_of(comm, spec, cls, shard, layers), p)
     frames = [Frame("start", p, start, 0, 0)]
     for event in events:
         if event.layer < layers:
@@ -185,6 +195,39 @@ def walk(
         elif event.stage == 0 and _is_switch(event):
             return _extended(frames, event, spec)
     return frames
+
+
+_known_frames = lru_cache(maxsize=256)(_frames)
+
+
+def _resized(frame: Frame, spec: TransformerSpec) -> Frame:
+    """The same event where the dims and the batch have the sizes of ``spec``."""
+    sizes = {"batch": spec.batch, **spec.dims}
+
+    def fitted(layout: Layout) -> Layout:
+        named = {name: sizes.get(name, size) for name, size in layout.sizes.items()}
+        return replace(layout, sizes=Dims(named))
+
+    def moved(record: Collective) -> Collective:
+        before, after = fitted(record.before), fitted(record.after)
+        sent = _buffer(record.kind, before, after, frame.p)
+        told = record.input_bytes // _buffer(record.kind, record.before, record.after, frame.p)
+        return replace(
+            record, before=before, after=after, input_bytes=told * sent,
+            sent_bytes=sent_bytes(record.kind, told * sent, frame.p),
+        )  # fmt: skip
+
+    records = tuple(map(moved, frame.records))
+    return replace(frame, layout=fitted(frame.layout), records=records)
+
+
+def _buffer(kind: str, before: Layout, after: Layout, p: int) -> int:
+    """Numbers in the buffer that a rank passes, for each tensor in it, padding included."""
+    shape = list(before.local_shape(p))
+    if kind in ("all_to_all", "reduce_scatter"):
+        dim = after.position(after.split)
+        shape[dim] = p * shard_size(shape[dim], p)
+    return prod(shape)
 
 
 def _is_switch(event: Collective | Kernel) -> bool:
@@ -219,6 +262,8 @@ def _kernel_frame(last: Frame, call: Kernel, spec) -> Frame | None:
     if layout.split != "heads":
         layout = spec.heads(spec.stream.with_split(layout.split))
         layout = layout.with_split("heads") if call.shape[1] < spec.num_heads else layout
+    elif layout.sizes["heads"] != spec.num_heads:  # that of keys and values, which share heads
+        layout = replace(layout, sizes=Dims({**layout.sizes, "heads": spec.num_heads}))
     whole = prod(call.shape) == prod(layout.local_shape(last.p))
     assert whole or call.event == "hop", (call, layout)  # a hop may compute some queries only
     stage = spec.stages[call.stage]

@@ -1,5 +1,8 @@
 """The frames that layout pictures are drawn from say what the log says, to the byte."""
 
+import itertools
+import re
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -9,6 +12,7 @@ from drawn import FEW, SPECS, combinations, sizes, spec
 import workbench as wb
 from workbench.strategies import STRATEGIES
 from workbench.trace import walk
+from workbench.transformer import PRESETS
 
 # Three ranks divide few of the sizes: all models there, one of each number of dims elsewhere.
 CASES = [(p, *case) for p in (1, 2, 3, 4) for case in combinations(p, SPECS if p == 3 else FEW)]
@@ -120,3 +124,32 @@ def test_every_strategy_is_among_the_cases():
     assert {name for _, _, name, _ in CASES} == set(STRATEGIES)
     dims = {len(model.dims) for _, model, _, _ in CASES}
     assert dims == {1, 2, 3}
+
+
+SIZES = [(1, 1, 1), (7, 2, 16), (16, 8, 3)]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("preset", ["toy-video", "toy-volume", "llama-3-8b"])
+def test_the_events_do_not_depend_on_the_sizes(preset, name):
+    """By name the events come from one run at small sizes; by class from one at these sizes."""
+    for p, sizes in itertools.product((1, 3, 8), SIZES):
+        dims = dict(zip(PRESETS[preset].dims, sizes, strict=False))
+        spec = replace(PRESETS[preset], dims=dims, batch=1 + p % 2)
+        try:
+            quick = walk(spec, name, p)
+        except ValueError as error:
+            with pytest.raises(ValueError, match=re.escape(str(error))):
+                walk(spec, STRATEGIES[name], p)
+            continue
+        there = walk(spec, STRATEGIES[name], p)
+        assert quick == there
+        layouts = [[(r.before, r.after) for f in found for r in f.records]
+                   for found in (quick, there)]  # fmt: skip
+        assert layouts[0] == layouts[1]
+
+
+def test_queries_have_their_own_heads_where_keys_and_values_have_fewer():
+    frames = walk(PRESETS["llama-3-8b"], "ulysses", p=4)
+    (attended,) = (frame for frame in frames if frame.event == "attend")
+    assert attended.layout.sizes["heads"] == PRESETS["llama-3-8b"].num_heads == 32
