@@ -133,8 +133,8 @@ SIZES = [(1, 1, 1), (7, 2, 16), (16, 8, 3)]
 @pytest.mark.parametrize("preset", ["toy-video", "toy-volume", "llama-3-8b"])
 def test_the_events_do_not_depend_on_the_sizes(preset, name):
     """By name the events come from one run at small sizes; by class from one at these sizes."""
-    for p, sizes in itertools.product((1, 3, 8), SIZES):
-        dims = dict(zip(PRESETS[preset].dims, sizes, strict=False))
+    for p, given in itertools.product((1, 3, 8), SIZES):
+        dims = dict(zip(PRESETS[preset].dims, given, strict=False))
         spec = replace(PRESETS[preset], dims=dims, batch=1 + p % 2)
         try:
             quick = walk(spec, name, p)
