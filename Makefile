@@ -18,7 +18,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup lab test lint notebooks federation bench bench-peers clean
+.PHONY: help setup lab test lint notebooks federation bench bench-peers bench-pfl clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ bench: setup ## Run the benchmarks one after another; they print ratios
 
 bench-peers: setup $(PEERS)/.packages ## Attention against published libraries, in .venv-peers; prints ratios
 	PYTHONPATH=benchmarks $(PEERS)/bin/python -W ignore -m peers $(ARGS)
+
+bench-pfl: setup $(PEERS)/.packages ## A federation's overhead against pfl-research, in .venv-peers
+	PYTHONPATH=benchmarks $(PEERS)/bin/python -W ignore -m peers.federation $(ARGS)
 
 clean: ## Remove everything that make and the tests have made
 	rm -rf $(VENV) $(PEERS) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov

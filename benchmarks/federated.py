@@ -32,7 +32,7 @@ def minilm():
     return FederatedTask(num_clients=8, clients_per_round=8, rounds=5, local_steps=5, batch_size=8)
 
 
-def linear(clients, some=None, rounds=1, features=32, classes=10, each=20):
+def linear(clients, some=None, rounds=1, features=32, classes=10, each=20, **options):
     """A linear classifier of that many clients with made-up rows; a quarter is held out."""
     draw = np.random.default_rng(0)
     points = draw.normal(size=(clients * each, features)).round(3).tolist()
@@ -43,10 +43,10 @@ def linear(clients, some=None, rounds=1, features=32, classes=10, each=20):
          "split": "train" if i % 4 else "test"}
         for i, (x, y) in enumerate(zip(points, labels, strict=True))
     ]  # fmt: skip
+    usual = {"local_steps": 5, "batch_size": 8, "lr": 0.05, "eval_examples": 8}
     return FederatedTask(
         model="linear", tune="head", dataset=rows, num_clients=clients,
-        clients_per_round=some or clients, rounds=rounds, local_steps=5, batch_size=8, lr=0.05,
-        eval_examples=8,
+        clients_per_round=some or clients, rounds=rounds, **usual | options,
     )  # fmt: skip
 
 

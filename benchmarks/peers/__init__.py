@@ -1,1 +1,1 @@
-"""Attention against published sequence-parallel libraries, in an environment of their own."""
+"""Published libraries beside ours: attention, and a federation; in an environment of their own."""

@@ -170,7 +170,7 @@ def test_the_command_prints_the_table_and_refuses_unknown_claims(tmp_path, capsy
     assert __main__.main(["--results", str(tmp_path), "show", "together"]) == 0
     assert NOT_RUN in capsys.readouterr().out
     assert __main__.main(["show", "perpetual-motion"]) == 2
-    assert "there are together" in capsys.readouterr().err
+    assert "there are pretrained-rounds" in capsys.readouterr().err
 
 
 def test_a_damaged_partial_record_is_never_read(claim, tmp_path):

@@ -7,6 +7,7 @@ from workbench.federated.claims.catalogue import (
     distilled,
     exact_mean,
     fairness,
+    few_weights,
     forgetting,
     incentive,
     lora_mean,
@@ -14,6 +15,8 @@ from workbench.federated.claims.catalogue import (
     memorised,
     new_era,
     personal,
+    pretrained_rounds,
+    pretrained_unlike,
     proximal,
     robust_rule,
     server_gone,
@@ -33,9 +36,10 @@ from workbench.federated.claims.claim import Claim
 CLAIMS: tuple[Claim, ...] = tuple(
     module.CLAIM
     for module in (
+        *(pretrained_rounds, pretrained_unlike),
         *(together, small_owners, shared_steps, new_era, forgetting, server_gone),
         *(unlike_data, proximal, control_variates, personal, fairness),
-        *(compression, distilled, lora_mean, exact_mean),
+        *(few_weights, compression, distilled, lora_mean, exact_mean),
         *(memorised, membership, tokens_read, synthetic_text, synthetic_leak, robust_rule),
         *(unlearning, watermark, contribution, incentive),
     )
@@ -44,12 +48,6 @@ CLAIMS: tuple[Claim, ...] = tuple(
 #: What the survey names and nothing here tests, and why.
 NOT_TESTED: dict[str, str] = {
     "one model for several kinds of data (S3)": "the models here read text only",
-    "a pretrained start needs fewer rounds than a random one (S2)": (
-        "its arms train all weights; there is no experiment of it yet"
-    ),
-    "tuning few weights cuts communication at equal loss (S3, ST)": (
-        "notebook 30 counts the bytes; that the loss is equal isn't tested"
-    ),
     "memory of a client's machine (ST)": "not measured",
     "stragglers and unlike machines (P)": "time is not simulated in these experiments",
 }
