@@ -3,8 +3,9 @@
     seconds = compute_s + exposed_communication_s + relayout_s + overhead_s
 
 Kernels take the longer of their flops and of their bytes (a roofline); collectives take alpha and
-beta, by algorithm and by where their ranks are. Only two things hide: a ring's transfers behind
-the blocks that it computes meanwhile, and buckets of weights' gradients behind the backward.
+beta, by algorithm and by where their ranks are. Two things hide: a ring's transfers behind the
+blocks that it computes meanwhile, and buckets of weights' gradients behind the backward. If asked,
+DSP's switches do, too: in chunks, behind the MLP before them.
 """
 
 from collections.abc import Mapping
@@ -91,6 +92,7 @@ def predict(
     dtype: str = "bfloat16",
     mode: str = "train",
     gradient_sync: str | None = None,
+    switch_chunks: int = 1,
     shard: str | None = None,
     mesh: Mapping[str, int] | None = None,
     checkpoint: str = "none",
@@ -112,6 +114,9 @@ def predict(
     gradient_sync : {"flat", "ddp"} or None
         All gradients in one bucket after the backward, or in buckets of 25 MB behind it.
         ``None``: ``"ddp"``.
+    switch_chunks : int
+        Into how many chunks DSP cuts a switch, each sent while the MLP computes the next. More
+        than 1 asks what asynchronous switching would gain: the strategy here sends all at once.
 
     Returns
     -------
@@ -143,7 +148,12 @@ def predict(
         spec, strategy, cluster, p=p, dtype=dtype, mode=mode, shard=shard, mesh=mesh,
         checkpoint=checkpoint, switch=switch, accumulate=accumulate, fsdp=fsdp, **options,
     )  # fmt: skip
-    return _cost(step, cluster.working(p), gradient_sync or "ddp", mode)
+    if switch_chunks < 1 or (switch_chunks > 1 and step.strategy != "dsp"):
+        raise ValueError(
+            f"switch_chunks={switch_chunks} with {step.strategy!r}: a whole number of at least 1, "
+            "and above 1 of 'dsp' alone, whose switches an MLP comes before."
+        )
+    return _cost(step, cluster.working(p), gradient_sync or "ddp", mode, switch_chunks)
 
 
 def step_counts(
@@ -207,8 +217,10 @@ def _step(spec, strategy, p, dtype, shard, mesh, memory, options) -> "StepCounts
                       tuple(done), tuple(sent))  # fmt: skip
 
 
-def _cost(step: StepCounts, cluster: Cluster, gradient_sync: str, mode: str) -> Cost:
-    stages, sums = timed(step, cluster, gradient_sync)
+def _cost(
+    step: StepCounts, cluster: Cluster, gradient_sync: str, mode: str, switch_chunks: int
+) -> Cost:
+    stages, sums = timed(step, cluster, gradient_sync, switch_chunks)
     names = ("compute_s", "exposed_communication_s", "relayout_s", "hidden_communication_s")
     totals = {name: sum(getattr(stage, name) for stage in stages) for name in names}
     overhead = step.launches * cluster.device.launch_s + cluster.step_overhead_s

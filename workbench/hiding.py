@@ -48,6 +48,32 @@ def round_the_ring(
     return exposed, sent.count * once - exposed
 
 
+def in_chunks(chunk_s: float, chunks: int, behind_s: float) -> tuple[float, float]:
+    """Exposed and hidden seconds of one switch in chunks, each sent while the next is computed.
+
+    Parameters
+    ----------
+    chunk_s : float
+        One chunk on the wire [s].
+    chunks : int
+        They leave one after another.
+    behind_s : float
+        What each token needs by itself before it is sent, the MLP: of all chunks together [s].
+
+    Notes
+    -----
+    Behind the computing of chunk k + 1 chunk k is sent; the last one has nothing left to hide
+    behind.
+
+    Examples
+    --------
+    >>> in_chunks(1.0, 4, 8.0), in_chunks(1.0, 4, 2.0)
+    ((1.0, 3.0), (2.5, 1.5))
+    """
+    exposed = chunk_s + (chunks - 1) * max(0.0, chunk_s - behind_s / chunks)
+    return exposed, chunks * chunk_s - exposed
+
+
 def behind_the_backward(
     sent: Sent, ranks: int, stride: int, cluster: Cluster, backward_s: float
 ) -> tuple[float, float]:

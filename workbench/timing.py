@@ -7,7 +7,7 @@ from math import prod
 from typing import NamedTuple
 
 from workbench.cluster import Cluster, Device
-from workbench.hiding import behind_the_backward, prefetched, round_the_ring
+from workbench.hiding import behind_the_backward, in_chunks, prefetched, round_the_ring
 from workbench.traffic import Sent
 from workbench.transformer import TransformerSpec
 from workbench.wire import collective_seconds
@@ -87,13 +87,13 @@ class StepCounts:
 
 
 def timed(
-    step: StepCounts, cluster: Cluster, gradient_sync: str
+    step: StepCounts, cluster: Cluster, gradient_sync: str, switch_chunks: int = 1
 ) -> tuple[list[StageCost], dict[str, float]]:
     """Seconds of each stage, and other sums of seconds, by the names that `Cost` gives them.
 
     The last stage is none: the gradients of all weights, summed in one go.
     """
-    clock = Clock(step, cluster, gradient_sync)
+    clock = Clock(step, cluster, gradient_sync, switch_chunks)
     names = ["x".join(stage) for stage in step.spec.stages]
     stages = [clock.stage(number, name) for number, name in enumerate(names)]
     stages.append(clock.stage(None, "weights"))
@@ -145,8 +145,11 @@ class Clock:
     ``computed`` has those of kernels by stage, phase and kind.
     """
 
-    def __init__(self, step: StepCounts, cluster: Cluster, gradient_sync: str):
+    def __init__(
+        self, step: StepCounts, cluster: Cluster, gradient_sync: str, switch_chunks: int = 1
+    ):
         self.step, self.cluster, self.gradient_sync = step, cluster, gradient_sync
+        self.switch_chunks = switch_chunks
         self.across_s = 0.0
         self.computed, self.kinds, self._stages, self.by_bytes_s = step.computing(cluster.device)
 
@@ -205,7 +208,23 @@ class Clock:
             backward = sum(s for (_, phase, _), s in spent if phase == "backward")
             last = backward / step.accumulate  # of several backwards the last one sends
             return behind_the_backward(sent, ranks, stride, self.cluster, last)
+        if self.switch_chunks > 1 and sent.kind == "all_to_all":
+            chunk = self._once(sent._replace(input_bytes=sent.input_bytes / self.switch_chunks))
+            each = in_chunks(chunk, self.switch_chunks, self._mlp_s(sent.phase))
+            return each[0] * sent.count, each[1] * sent.count
         return once * sent.count, 0.0
+
+    def _mlp_s(self, phase: str) -> float:
+        """Seconds of one MLP, of which there is one before each switch: its part of the flops."""
+        spec = self.step.spec
+        stages = range(len(spec.stages))
+        matmul_s = sum(self.computed[stage, phase, "matmul"] for stage in stages)
+        mlps = len(stages) if spec.mlp_per == "stage" else 1
+        narrow = spec.kv_heads / spec.num_heads
+        projections = len(stages) * (2 + 2 * narrow)  # in units of d_model ** 2 weights
+        weights = 2 * mlps * spec.mlp_ratio
+        times = spec.num_layers * self.step.accumulate * mlps
+        return matmul_s * weights / (weights + projections) / times
 
 
 def _of_cut_weights(sent: Sent) -> bool:

@@ -152,3 +152,30 @@ def test_refusals():
         predict(VIDEO, "dsp", BOX, p=8, mode="dream")
     with pytest.raises(ValueError, match="gradient_sync must be"):
         predict(VIDEO, "dsp", BOX, p=8, gradient_sync="later")
+
+
+def test_a_switch_in_chunks_hides_behind_the_mlp():
+    """Everything stays the same but for what is exposed, and each chunk's own latency."""
+    whole, two, eight = (predict(VIDEO, "dsp", BOX, p=8, switch_chunks=n) for n in (1, 2, 8))
+    assert whole == predict(VIDEO, "dsp", BOX, p=8)
+    assert whole.compute_s == two.compute_s
+    assert whole.relayout_s == two.relayout_s
+    assert two.exposed_communication_s < whole.exposed_communication_s
+    assert two.communication_s > whole.communication_s
+    assert eight.communication_s > two.communication_s
+    for name, chunks in (("ulysses", 2), ("dsp", 0)):
+        with pytest.raises(ValueError, match="switch_chunks"):
+            predict(VIDEO, name, BOX, p=8, switch_chunks=chunks)
+
+
+def test_an_mlp_s_seconds_are_its_part_of_the_matrix_products():
+    """One switch behind an MLP that takes as long: all but the last chunk is hidden."""
+    model = spec("time=4 space=4", ("space", "time"), layers=1, heads=2)
+    chunks = 2
+    cost = predict(model, "dsp", UNIT, p=2, dtype="float32", mode="inference",
+                   switch_chunks=chunks)  # fmt: skip
+    sent = wb.fake_step(model, "dsp", p=2).log
+    (switch,) = (r for r in sent if r.phase == "forward")
+    mlp = 2 * 2 * model.d_model**2 * model.mlp_ratio * model.tokens / 2
+    part = switch.sent_bytes / chunks
+    assert cost.exposed_communication_s == pytest.approx(part + max(0.0, part - mlp / chunks))
