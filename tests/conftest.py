@@ -4,6 +4,7 @@ import os
 import signal
 from contextlib import contextmanager, nullcontext
 
+import jaxtyping
 import pytest
 from beartype.claw import beartype_package
 from hypothesis import settings
@@ -29,9 +30,9 @@ def pytest_configure(config):
     config.option.cov_source = None
 
 
-#: Tests that go through many cases of what others cover already: to measure them, too, would nearly
-#: double the time of the whole suite.
-UNMEASURED = {
+#: Tests that go through many cases of what others cover already: to measure coverage and to check
+#: shapes there, too, would nearly double the time of the whole suite.
+MANY_CASES = {
     "test_context.py", "test_equal_to_one_device.py", "test_footprint.py", "test_fsdp.py",
     "test_footprint_options.py", "test_masks_and_orders.py", "test_meshes.py", "test_padding.py",
     "test_own_strategy.py", "test_positions.py", "test_recompute.py", "test_regather.py",
@@ -44,7 +45,7 @@ RANKS = ("spawn", "torchrun")
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.name in UNMEASURED:
+        if item.path.name in MANY_CASES:
             item.add_marker(pytest.mark.no_cover)
 
 
@@ -52,6 +53,7 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_protocol(item):
     measured = any(word in item.name for word in RANKS)
     with nullcontext() if measured else _unmeasured_children():
+        jaxtyping.config.update("jaxtyping_disable", item.path.name in MANY_CASES)
         return (yield)
 
 
