@@ -33,10 +33,11 @@ def pytest_configure(config):
 #: Tests that go through many cases of what others cover already: to measure coverage and to check
 #: shapes there, too, would nearly double the time of the whole suite.
 MANY_CASES = {
-    "test_context.py", "test_equal_to_one_device.py", "test_footprint.py", "test_fsdp.py",
-    "test_footprint_options.py", "test_masks_and_orders.py", "test_meshes.py", "test_padding.py",
-    "test_own_strategy.py", "test_positions.py", "test_recompute.py", "test_regather.py",
-    "test_schedules.py", "test_sharded_context.py", "test_traffic.py", "test_verify.py",
+    "test_context.py", "test_equal_to_one_device.py", "test_federated_fuzz.py", "test_footprint.py",
+    "test_footprint_options.py", "test_fsdp.py", "test_masks_and_orders.py", "test_meshes.py",
+    "test_own_strategy.py", "test_padding.py", "test_positions.py", "test_recompute.py",
+    "test_regather.py", "test_schedules.py", "test_sharded_context.py", "test_traffic.py",
+    "test_verify.py",
 }  # fmt: skip
 #: Tests whose child processes are measured: ranks that are started afresh run the code that those
 #: of the fork server run in all others. Kernels and federations run what tests cover here.

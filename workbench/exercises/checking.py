@@ -1,10 +1,12 @@
 """How an answer is checked: on several cases, with a kind of difference and hints; no answers."""
 
+import copy
 import html
 import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import isclose
 from numbers import Real
 from typing import Any
@@ -112,20 +114,22 @@ def by_cases(
     Parameters
     ----------
     make : callable
-        ``make(rng)`` computes the cases with the tested library.
+        ``make(rng)`` computes the cases with the tested library; once, as they are the same for
+        every answer.
     slips : mapping of str to callable
         Common wrong answers: what to say -> a function that makes this mistake.
     function : bool
         Whether a function is asked for, or one value that holds in every case.
     """
+    made = lru_cache(maxsize=1)(lambda: make(random.Random(SEED)))
 
     def grade(answer: Any) -> Verdict | None:
         if function and not callable(answer):
             return Verdict(False, f"You gave {_kind(answer)}; a function is asked for.")
-        cases, found = make(random.Random(SEED)), []
+        cases, found = made(), []
         for case in cases:
             try:
-                found.append(answer(*case.given) if function else answer)
+                found.append(answer(*copy.deepcopy(case.given)) if function else answer)
             except Exception as error:
                 said = f"it raised {type(error).__name__}: {error}"
                 return Verdict(False, f"Tried {case.where}: {said}.")
