@@ -204,11 +204,11 @@ def _resized(frame: Frame, spec: TransformerSpec) -> Frame:
     """The same event where the dims and the batch have the sizes of ``spec``."""
     sizes = {"batch": spec.batch, **spec.dims}
 
-    def fitted(layout: Layout) -> Layout:
+    def fitted(layout):
         named = {name: sizes.get(name, size) for name, size in layout.sizes.items()}
         return replace(layout, sizes=Dims(named))
 
-    def moved(record: Collective) -> Collective:
+    def moved(record):
         before, after = fitted(record.before), fitted(record.after)
         sent = _buffer(record.kind, before, after, frame.p)
         told = record.input_bytes // _buffer(record.kind, record.before, record.after, frame.p)

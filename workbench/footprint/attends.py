@@ -27,7 +27,7 @@ def plain(ledger: Ledger, strategy, qkv, layout: Layout, stage) -> tuple[Ghost, 
     ledger.save(*folded, o, lse)
     ledger.drop(lse, *folded)
 
-    def backward(grad: Ghost) -> list[Ghost]:
+    def backward(grad):
         mine = ledger.reshaped(grad.permuted(order), (n, h, s, c), "gradient of attended")
         ledger.drop(grad)
         grads = [_stored_by_token(ledger, f.shape) for f in folded]
@@ -108,7 +108,7 @@ def by_heads(
     home = _changed(ledger, out, p, sides)
     ledger.drop(out, *(traded[:1] if packed else traded))
 
-    def backward(grad: Ghost) -> list[Ghost]:
+    def backward(grad):
         there = _changed(ledger, grad, p, [side.gradient() for side in sides[::-1]])
         ledger.drop(grad)
         grads = traded_back(attended_back(there))
@@ -134,7 +134,7 @@ def _one_by_one(ledger: Ledger, strategy, p: int, qkv, layout: Layout):
     pairs = [_sides(strategy, layout, t.shape[-2]) for t in qkv]
     traded = [_changed(ledger, t, p, pair) for t, pair in zip(qkv, pairs, strict=True)]
 
-    def backward(grads: list[Ghost]) -> list[Ghost]:
+    def backward(grads):
         for i in (2, 1, 0):
             mine = _changed(ledger, grads[i], p, pairs[i][::-1])
             ledger.drop(grads[i])
@@ -154,7 +154,7 @@ def _together(ledger: Ledger, strategy, p: int, qkv, layout: Layout):
     ledger.drop(side)
     parts = [traded.narrowed(len(rest), count) for count in counts]
 
-    def backward(grads: list[Ghost]) -> list[Ghost]:
+    def backward(grads):
         both = ledger.new("packed", traded.shape)
         ledger.drop(*grads)
         home = _changed(ledger, both, p, pair[::-1])
@@ -197,7 +197,7 @@ def round_ring(ledger: Ledger, p: int, qkv, layout: Layout, stage) -> tuple[Ghos
     ledger.drop(own, lse, *(() if out is sums else (sums,)), q, k, v)
     busy = _hops(layout, stage, p)
 
-    def backward(grad: Ghost) -> list[Ghost]:
+    def backward(grad):
         mine = ledger.reshaped(grad.permuted(order), q.shape, "gradient of attended")
         ledger.drop(grad)
         dq = _like(q, ledger.new("gradients of q, k, v", q.shape, wide))

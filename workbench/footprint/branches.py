@@ -49,7 +49,7 @@ def attention(ledger: Ledger, rank: Rank, x: Ghost, layout: Layout, stage) -> tu
     y, leave_back = _leave(ledger, rank, x, product, layout, inside)
     ledger.drop(product, h, *qkv)
 
-    def rest(grad: Ghost, mine: Ghost, last: tuple[Ghost, ...]) -> Ghost:
+    def rest(grad, mine, last):
         d = _matrix_back(ledger, mine, rows, x.shape[-1])
         grads = attended_back(d.viewed(out.shape))
         for i in (2, 1, 0):
@@ -71,7 +71,7 @@ def mlp(ledger: Ledger, rank: Rank, x: Ghost, layout: Layout) -> tuple[Ghost, Ta
     y, leave_back = _leave(ledger, rank, x, product, layout, layout)
     ledger.drop(product)
 
-    def rest(grad: Ghost, mine: Ghost, last: tuple[Ghost, ...]) -> Ghost:
+    def rest(grad, mine, last):
         return entered_back(grad, amount_back(mine), last)
 
     return y, Tail(leave_back, rest)
@@ -85,7 +85,7 @@ def _amount(ledger: Ledger, up: Ghost, width: int, projected_back) -> tuple[Ghos
     product = ledger.new("projected", (*gelu.shape[:-1], width))
     ledger.drop(gelu, up)
 
-    def backward(mine: Ghost) -> Ghost:
+    def backward(mine):
         d = _matrix_back(ledger, mine, gelu, width)
         hidden_grad = ledger.new("gradient of hidden", d.shape)
         ledger.drop(d, up)
@@ -105,7 +105,7 @@ def _checkpointed(ledger: Ledger, rank: Rank, h: Ghost, layout: Layout, width: i
     ledger.keep = keep
     ledger.drop(entered)
 
-    def backward(mine: Ghost) -> Ghost:
+    def backward(mine):
         up, linear_back = linear(ledger, entered, rank.widths[2], "hidden")
         ledger.save(up)
         gelu = ledger.new("activated", up.shape)
@@ -132,7 +132,7 @@ def _enter(ledger: Ledger, rank: Rank, x: Ghost, layout: Layout, inside: Layout)
     moves = [] if size == 1 or layout == inside else [(size, layout, inside)]
     h = moved(ledger, normed, moves)
 
-    def backward(grad: Ghost, dh: Ghost, last: tuple[Ghost, ...]) -> Ghost:
+    def backward(grad, dh, last):
         dh = moved_back(ledger, dh, moves)
         dx = ledger.new("gradient of stream", x.shape)
         ledger.gradient(x.shape[-1:])
@@ -161,7 +161,7 @@ def _leave(ledger: Ledger, rank: Rank, x: Ghost, h: Ghost, layout: Layout, insid
     y = ledger.new("stream", x.shape)
     ledger.drop(total, *chain)
 
-    def head(grad: Ghost) -> Ghost:
+    def head(grad):
         ledger.gradient(grad.shape[-1:])
         ledger.settle()
         mine = moved_back(ledger, ledger.hold(grad), [*moves, *outer])

@@ -37,7 +37,7 @@ def project(ledger: Ledger, rank: Rank, h: Ghost, layout: Layout, maps: Mapping[
     made = [linear(ledger, entered, width, name) for name, width in maps.items()]
     ledger.drop(entered)
 
-    def backward(grads: Sequence[Ghost]) -> Ghost:
+    def backward(grads):
         total = None
         for grad, (_, linear_back) in zip(reversed(grads), reversed(made), strict=True):
             dh = linear_back(grad)
@@ -61,7 +61,7 @@ def _regathered(ledger: Ledger, rank: Rank, h: Ghost, layout: Layout, maps: Mapp
     ledger.keep = keep
     ledger.drop(whole)
 
-    def backward(grads: Sequence[Ghost]) -> Ghost:
+    def backward(grads):
         again = moved(ledger, ledger.hold(h), moves)
         again = replaced(ledger, again, rows_of(again.shape), "copied")
         rows = [ledger.reshaped(g, rows_of(g.shape), "gradient of linear") for g in grads]
@@ -123,7 +123,7 @@ def linear(ledger: Ledger, h: Ghost, width: int, name: str) -> tuple[Ghost, Call
         product, out = out, ledger.new(name, out.shape)
         ledger.drop(product)
 
-    def backward(grad: Ghost) -> Ghost:
+    def backward(grad):
         shapes = (width, h.shape[-1])
         if not straight:
             ledger.gradient(shapes[:1])
