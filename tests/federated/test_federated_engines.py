@@ -45,7 +45,7 @@ simulate(task, engine="ray", run_dir=pathlib.Path(sys.argv[1], "run"), progress=
 """
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_ray_is_equal_to_the_bit(task, tmp_path):
     """In a process of its own: Ray leaves its children to the end of the process.
 
@@ -56,9 +56,10 @@ def test_ray_is_equal_to_the_bit(task, tmp_path):
     assert any(each.failed for each in history.rounds)
     (tmp_path / "task.json").write_text(task.to_json())
     command = [sys.executable, "-c", RAY, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if "The current node timed out during startup" in done.stderr:  # Ray waits 30 s, no longer
+    for _ in range(3):
         done = subprocess.run(command, capture_output=True, text=True)
+        if "The current node timed out during startup" not in done.stderr:
+            break  # Ray waits 30 s for it, no longer, however busy the machine is
     said = [line for line in done.stderr.splitlines() if "dropped out (simulated)" not in line]
     assert (done.returncode, said) == (0, [])
     parallel = History.load(tmp_path / "run" / "round-0002", task)

@@ -174,7 +174,7 @@ def test_ctrl_c_stops_after_a_step_and_keeps_what_was_trained(tmp_path):
         while checkpoints.latest(tmp_path) is None and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=30)
+        out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors.decode()
     kept = checkpoints.load(checkpoints.latest(tmp_path))["losses"]
     assert f"{len(kept)} steps, stopped" in out.decode()

@@ -3,13 +3,13 @@
 from math import sqrt
 from statistics import fmean, pstdev, stdev
 
-from scipy import stats
+from scipy.special import stdtrit
 
 from workbench.exercises.checking import Case, Exercise, by_cases
 
 
 def _reach(n, spread):
-    return float(stats.t.ppf(0.975, n - 1)) * spread / sqrt(n)
+    return float(stdtrit(n - 1, 0.975)) * spread / sqrt(n)
 
 
 def _around(mean, reach):
