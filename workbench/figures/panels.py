@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from workbench.figures.marks import Area, Arrow, Picture, Point, Text, rectangle
 from workbench.figures.style import PALE, rank_colours
@@ -48,15 +49,15 @@ class Panel:
         padded = {d: shard_size(n, p) * p if d in cut else n for d, n in size.items()}
         return cls(dims, size, padded)
 
-    @property
+    @cached_property
     def down(self) -> float:
         return {1: 30.0, 2: 78.0, 3: 62.0}[len(self.dims)]
 
-    @property
+    @cached_property
     def across(self) -> float:
         return {1: 140.0, 2: 104.0, 3: 80.0}[len(self.dims)]
 
-    @property
+    @cached_property
     def away(self) -> Point:
         """How far the dim that leads away from the reader moves a point: right, and up."""
         return (30.0, 24.0) if len(self.dims) == 3 else (0.0, 0.0)
@@ -83,15 +84,16 @@ class Panel:
         if len(self.dims) == 1:
             (x0, _), (x1, _) = self.point(low), self.point(high)
             return [((x0, 0), (x1, 0), (x1, self.down), (x0, self.down))]
-        away, down, right = [None] * (3 - len(self.dims)) + list(self.dims)
+        if len(self.dims) == 2:
+            (x0, y0), (x1, y1) = self.point(low), self.point(high)
+            return [((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
+        away, down, right = self.dims
 
         def corner(a, d, r):
-            at = {down: (low, high)[d][down], right: (low, high)[r][right]}
-            return self.point(at | ({away: (low, high)[a][away]} if away else {}))
+            ends = (low, high)
+            return self.point({away: ends[a][away], down: ends[d][down], right: ends[r][right]})
 
         front = tuple(corner(0, *dr) for dr in ((0, 0), (0, 1), (1, 1), (1, 0)))
-        if away is None:
-            return [front]
         top = (corner(0, 0, 0), corner(0, 0, 1), corner(1, 0, 1), corner(1, 0, 0))
         side = (corner(0, 0, 1), corner(1, 0, 1), corner(1, 1, 1), corner(0, 1, 1))
         return [front, top, side]

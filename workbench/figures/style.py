@@ -6,6 +6,7 @@ in JupyterLab's light and dark theme alike.
 
 import io
 from collections.abc import Iterable
+from functools import lru_cache
 from math import ceil, floor, log10
 
 import matplotlib
@@ -51,17 +52,18 @@ def colour_of(strategy: str) -> str:
     return COLOURS.get(strategy, OTHER)
 
 
-def rank_colours(p: int) -> list[str]:
+@lru_cache
+def rank_colours(p: int) -> tuple[str, ...]:
     """One colour for each of ``p`` ranks; the first eight are the same for every ``p``.
 
     Examples
     --------
     >>> rank_colours(2), len(set(rank_colours(40)))
-    (['#9966CC', '#F7DF63'], 40)
+    (('#9966CC', '#F7DF63'), 40)
     """
     more = p - len(_RANKS)
     spectrum = matplotlib.colormaps["viridis"]
-    return [*_RANKS[:p], *(to_hex(spectrum(i / max(1, more - 1))) for i in range(more))]
+    return (*_RANKS[:p], *(to_hex(spectrum(i / max(1, more - 1))) for i in range(more)))
 
 
 def caption(figure: go.Figure | Figure) -> str:
