@@ -104,7 +104,7 @@ def main() -> None:
                 printed = notebook.page.get_by_text("SPENT [").last.inner_text()
                 print(row(label + ", key", presses(notebook, selector, given.presses)))
                 print(row("handler", json.loads(printed.split("SPENT ")[1])), flush=True)
-                notebook.page.close()
+                notebook.close()
     print(GOALS)
 
 

@@ -123,6 +123,11 @@ class Notebook:
         """What the cells raised, and cells that have not run."""
         return self.page.evaluate(_ERRORS)
 
+    def close(self):
+        """Close the page and end its kernel, which would go on to hold its memory."""
+        self.page.evaluate(_SHUT_DOWN)
+        self.page.close()
+
     def press(self, selector: str, key: str) -> bool:
         """Press a key on a control; True if what is written beside it changes in 10 seconds."""
         from playwright.sync_api import TimeoutError
@@ -148,6 +153,7 @@ _RUN_ALL = """async () => {
   await session.session.kernel.info;
   await window.jupyterapp.commands.execute("notebook:run-all-cells");
 }"""
+_SHUT_DOWN = "() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()"
 _ERRORS = """() => [...window.jupyterapp.shell.currentWidget.content.model.cells].filter(
   cell => cell.type === "code" && cell.sharedModel.source.trim()).flatMap(cell => [
     ...cell.outputs.toJSON().filter(output => output.output_type === "error").map(

@@ -69,4 +69,4 @@ def test_a_notebook_runs_and_its_widgets_react(path, address, chromium, tmp_path
         notebook.page.screenshot(path=tmp_path / f"{path.stem}.png")
         assert notebook.faults == []
     finally:
-        notebook.page.close()
+        notebook.close()
