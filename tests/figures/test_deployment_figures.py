@@ -25,8 +25,18 @@ def test_events_stand_at_their_time_and_say_where_they_are_from():
     ]
     figure = events(told, "recorded on a day")
     points = {trace.name: (trace.x, trace.y) for trace in figure.data}
-    assert points == {"round": ((9.5,), (1,)), "lost": ((12.0,), (2,)), "other": ((1.0,), (0,))}
+    assert points == {
+        "a round": ((9.5,), (1,)),
+        "something lost": ((12.0,), (2,)),
+        "all else": ((1.0,), (0,)),
+    }
     assert "recorded on a day" in figure.layout.title.text
     assert caption(figure).startswith("Recorded on a day: 3 events in 12 s")
     assert "Lost: SuperNode 1 ended" in caption(figure)
     assert "Nothing was lost" in caption(events(told[:2], "live"))
+
+
+def test_a_long_name_leaves_room_for_the_reason():
+    text = "round 2 of 3: held-out loss 2.0; ai + humor+gossip + money left out: no heartbeat"
+    (point,) = events([{"seconds": 1.0, "text": text, "kind": "round"}], "live").data[0].text
+    assert point.strip() == "round 2 of 3: held-out loss 2.0; ai and 2 more left out: no heartbeat"

@@ -1,5 +1,6 @@
 """What a deployment is made of, and what happened in one."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
@@ -8,8 +9,12 @@ from workbench.figures.federated import WAYS
 from workbench.figures.style import INK, OTHER, PALE, captioned, styled
 from workbench.units import human_seconds
 
-#: Colours of what is told: a round that is done, a loss of something, all else.
-_TOLD = {"round": WAYS["federated"], "lost": "#D55E00", "other": OTHER}
+#: What is told, in words, and its colour.
+_TOLD = {
+    "round": ("a round", WAYS["federated"]),
+    "lost": ("something lost", "#D55E00"),
+    "other": ("all else", OTHER),
+}
 
 
 def parties(nodes: int) -> go.Figure:
@@ -62,20 +67,20 @@ def events(told: Sequence[Mapping[str, object]], source: str) -> go.Figure:
         ``"live"``, or that it is recorded, when and where; stands in title and caption.
     """
     figure = go.Figure()
-    for kind, colour in _TOLD.items():
+    for kind, (name, colour) in _TOLD.items():
         mine = [(i, each) for i, each in enumerate(told) if each["kind"] == kind]
         figure.add_trace(
             go.Scatter(
-                x=[each["seconds"] for _, each in mine], y=[i for i, _ in mine], name=kind,
-                mode="markers+text", text=[f"  {str(each['text'])[:64]}" for _, each in mine],
+                x=[each["seconds"] for _, each in mine], y=[i for i, _ in mine], name=name,
+                mode="markers+text", text=[f"  {_short(str(each['text']))}" for _, each in mine],
                 textposition="middle right", marker={"size": 12, "color": colour},
                 hovertext=[str(each["text"]) for _, each in mine],
                 hovertemplate="%{x:.1f} s: %{hovertext}<extra></extra>",
             )
         )  # fmt: skip
     last = max(float(each["seconds"]) for each in told)
-    styled(figure, f"What happened ({source})", height=140 + 30 * len(told), showlegend=False)
-    figure.update_xaxes(title="time since the start [s]", range=[0, 2.4 * last])
+    styled(figure, f"What happened ({source})", height=170 + 30 * len(told))
+    figure.update_xaxes(title="time since the start [s]", range=[0, 3 * last])
     figure.update_yaxes(visible=False, autorange="reversed")
     lost = [str(each["text"]) for each in told if each["kind"] == "lost"]
     rounds = sum(each["kind"] == "round" for each in told)
@@ -83,5 +88,11 @@ def events(told: Sequence[Mapping[str, object]], source: str) -> go.Figure:
     return captioned(
         figure,
         f"{source[0].upper()}{source[1:]}: {len(told)} events in {human_seconds(last)}, "
-        f"{rounds} of them evaluations.{said}",
+        f"{rounds} of them tell of a round.{said}",
     )
+
+
+def _short(text: str) -> str:
+    """A line with at most one topic of a client's name, and no longer than the picture."""
+    text = re.sub(r"(\S+)((?: \+ \S+)+)", lambda m: f"{m[1]} and {m[2].count(' + ')} more", text)
+    return text if len(text) <= 80 else f"{text[:79]}…"
