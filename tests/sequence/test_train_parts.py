@@ -170,7 +170,7 @@ def test_ctrl_c_stops_after_a_step_and_keeps_what_was_trained(tmp_path):
     options = ["--p", "2", "--checkpoints", str(tmp_path), "--every", "5", "--steps", "100000"]
     command = [sys.executable, "-m", "workbench.train", *options, *SMALL]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150
         while checkpoints.latest(tmp_path) is None and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
