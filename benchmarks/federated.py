@@ -136,7 +136,7 @@ def many(repeats):
     def by_hand():
         places, _ = batches(task, 1, rows, np.arange(MANY))
         with torch_threads(1):
-            return bmm_loop(task, places, rows)
+            return bmm_loop(task, places, replace(rows, features=rows.features.float()))
 
     ways = {
         "bare": lambda: bare_loop(task),
