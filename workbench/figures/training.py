@@ -11,8 +11,8 @@ from workbench.figures.style import captioned, colour_of, styled
 
 #: How long a frame is shown [ms], and pixels of a clip on the page.
 FRAME_MS, CLIP_PX = 250, 110
-#: Dark pixels between two clips.
-_GAP = 1
+#: Empty pixels between two clips; the least width of a page, for buttons and slider side by side.
+_GAP, _LEAST_PX = 1, 560
 #: Lines that lie on each other stay visible: the first is wide, the others are dashed.
 _DASHES = ("dash", "dot", "dashdot", "longdash", "longdashdot")
 
@@ -68,8 +68,9 @@ def _curves_caption(first, expected, others) -> str:
         return text
     worst = {name: max(differences(losses, expected)) for name, losses in others.items()}
     name = max(worst, key=worst.get)
+    lie = "lies" if len(others) == 1 else "lie"
     return (
-        f"{text} {len(others)} more lie on it: the largest relative difference at any step is "
+        f"{text} {len(others)} more {lie} on it: the largest relative difference at any step is "
         f"{worst[name]:.1e} ({name}). Where the lower panel has no point, there is "
         "no difference at all."
     )
@@ -92,12 +93,17 @@ def film(rows: Mapping[str, Tensor], title: str = "Clips") -> go.Figure:
     height = frames[0].shape[0] // len(names)
     styled(
         figure, title,
-        width=170 + CLIP_PX * count, height=200 + CLIP_PX * len(names),
+        width=max(170 + CLIP_PX * count, _LEAST_PX), height=200 + CLIP_PX * len(names),
         updatemenus=[_buttons()], sliders=[_slider(len(frames))],
     )  # fmt: skip
     middles = [height * i + (height - 1) / 2 for i in range(len(names))]
     figure.update_yaxes(
-        autorange="reversed", tickvals=middles, ticktext=names, automargin=True, showgrid=False
+        autorange="reversed",
+        tickvals=middles,
+        ticktext=names,
+        automargin=True,
+        showgrid=False,
+        zeroline=False,
     )
     figure.update_xaxes(visible=False, scaleanchor="y")
     return captioned(
@@ -109,8 +115,9 @@ def film(rows: Mapping[str, Tensor], title: str = "Clips") -> go.Figure:
 
 def _sheets(rows: Sequence[Tensor]) -> list[Tensor]:
     """One picture a frame: clips side by side, rows below each other, with gaps."""
-    padded = [torch.nn.functional.pad(clips, (0, _GAP, 0, _GAP)) for clips in rows]
-    whole = torch.stack([clips.float() for clips in padded])  # [row, clip, time, height, width]
+    edge = {"pad": (0, _GAP, 0, _GAP), "value": float("nan")}
+    padded = [torch.nn.functional.pad(clips.float(), **edge) for clips in rows]
+    whole = torch.stack(padded)  # [row, clip, time, height, width]
     return list(whole.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2))
 
 
