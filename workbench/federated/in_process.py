@@ -112,7 +112,7 @@ def copied(thing: Any) -> Any:
         return {key: copied(value) for key, value in thing.items()}
     if type(thing) is list:
         return [copied(value) for value in thing]
-    if not hasattr(thing, "__dict__"):
+    if isinstance(thing, dict | list) or not hasattr(thing, "__dict__"):
         return copy.deepcopy(thing)
     twin = object.__new__(type(thing))
     twin.__dict__.update(copied(thing.__dict__))
