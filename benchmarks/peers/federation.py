@@ -1,18 +1,17 @@
 """A federation's overhead against pfl-research's simulator: ``make bench-pfl``.
 
 The same FedAvg of a linear head on both: full batches by SGD, so that both must end with the same
-weights, which is checked first. Both take turns in one process; both evaluate every client before
+weights, which is checked. Both take turns in one process; both evaluate every client before
 and after its training (pfl-research on its training rows, ours on its held-out ones).
 """
 
 import argparse
 import logging
-import time
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from federated import linear, middle
+from federated import in_turn, linear, middle
 from pfl.aggregate.simulate import SimulatedBackend
 from pfl.algorithm.base import NNAlgorithmParams
 from pfl.algorithm.federated_averaging import FederatedAveraging
@@ -83,16 +82,11 @@ def main() -> None:
             "messages": lambda task=task: simulate(task, progress=False).weights,
             "vectorised": lambda task=task: simulate(task, "vectorised", progress=False).weights,
         }
-        weights = {name: run() for name, run in ways.items()}  # warm, and checked
-        for name, found in weights.items():
-            far = max(np.abs(found[k] - w).max() for k, w in weights["pfl-research"].items())
+        found = in_turn(ways, given.repeats)
+        weights = {name: runs[0][2] for name, runs in found.items()}
+        for name, arrays in weights.items():
+            far = max(np.abs(arrays[k] - w).max() for k, w in weights["pfl-research"].items())
             assert far < 1e-5, (name, far)
-        found = {name: [] for name in ways}
-        for _ in range(given.repeats):
-            for name, run in ways.items():
-                started = time.perf_counter()
-                run()
-                found[name].append((time.perf_counter() - started,))
         walls = {name: middle(runs, 0) for name, runs in found.items()}
         print(f"{clients} clients of a linear head, one round, median of {given.repeats}")
         for name, wall in walls.items():
