@@ -2,7 +2,9 @@
 
 In one launch all implementations take turns, round after round, and each is held against its peer
 in the same round: a ratio is the median of the rounds' ratios, with its 95 % bootstrap interval.
-Below 1 is faster than the peer. The peers are written here, with nothing of the library.
+Below 1 is faster than the peer. The peers are written here, with nothing of the library. All get
+tokens-first tensors and end with one row a token, as a model's projections make and take them;
+what wants heads first gets the transposed view.
 
 The ring is also held against the same ring that sends nothing (its values then mean nothing), and
 against one device's attention over the whole sequence, divided by the cores that the ranks use.
@@ -103,7 +105,8 @@ class PlainRing(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, causal):
         rank, p = dist.get_rank(), dist.get_world_size()
-        ctx.causal, own = causal, (k, v)
+        own = k, v = k.contiguous(), v.contiguous()
+        ctx.causal = causal
         out = lse = None
         for hop in range(p):
             k, v = shift(k, v) if hop else (k, v)
@@ -124,7 +127,6 @@ class PlainRing(torch.autograd.Function):
         q, k, v, out, lse = ctx.saved_tensors
         rank, p = dist.get_rank(), dist.get_world_size()
         dq, dk, dv = (torch.zeros_like(t, dtype=torch.float32) for t in (q, k, v))
-        grad = grad.contiguous()
         for hop in range(p):
             k, v, dk, dv = shift(k, v, dk, dv) if hop else (k, v, dk, dv)
             if not (ctx.causal and hop > rank):
@@ -202,6 +204,15 @@ PEERS = {
 }
 
 
+def tokens_first(attend):
+    """A function of ``[B, H, S/p, C]`` as one of ``[B, S/p, H, C]``."""
+
+    def run(q, k, v, causal):
+        return attend(*(t.transpose(1, 2) for t in (q, k, v)), causal).transpose(1, 2)
+
+    return run
+
+
 def ours(comm, name, options, causal, length=LENGTH):
     """One strategy's attention as a function of q, k and v ``[B, S/p, H, C]``."""
     stage = wb.Stage("tokens", causal=causal)
@@ -217,37 +228,38 @@ def ours(comm, name, options, causal, length=LENGTH):
     return attend
 
 
-def timed(comm, attend, shape, dtype, causal) -> list[float]:
-    """Seconds of the forward, and of it with the backward."""
+def timed(comm, attend, length, dtype, causal) -> list[float]:
+    """Seconds of the forward, and of it with the backward; this rank has ``length`` tokens."""
     generator = torch.Generator().manual_seed(comm.rank)
+    shape = (1, length, HEADS, CHANNEL)
     parts = [torch.randn(shape, generator=generator, dtype=dtype) for _ in range(4)]
     q, k, v = (part.requires_grad_() for part in parts[:3])
     dist.barrier()
     started = time.perf_counter()
-    out = attend(q, k, v, causal)
+    out = attend(q, k, v, causal).flatten(2)
     forward = time.perf_counter() - started
-    out.backward(parts[3])
+    out.backward(parts[3].flatten(2))
     return [forward, time.perf_counter() - started]
 
 
 def take_turns(comm, runs, count, dtype, causal):
-    """Each of ``{name: (function, shape)}`` in turn: ``{name: [[forward, both], ...]}`` [s]."""
+    """Each of ``{name: (function, tokens)}`` in turn: ``{name: [[forward, both], ...]}`` [s]."""
     found = {name: [] for name in runs}
     for _ in range(count + 1):  # the first is a warm-up
-        for name, (attend, shape) in runs.items():
-            found[name].append(timed(comm, attend, shape, dtype, causal))
+        for name, (attend, length) in runs.items():
+            found[name].append(timed(comm, attend, length, dtype, causal))
     return {name: times[1:] for name, times in found.items()}
 
 
 def rounds(rank, comm, count, dtype, causal):
     """Ours and the peers that are written here, ``count`` times."""
     length = LENGTH // comm.size
-    runs = {name: (f, (1, HEADS, length, CHANNEL)) for name, f in PEERS.items()}
+    runs = {name: (tokens_first(attend), length) for name, attend in PEERS.items()}
     for label, (name, options, _) in OURS.items():
-        runs[label] = (ours(comm, name, options, causal), (1, length, HEADS, CHANNEL))
+        runs[label] = (ours(comm, name, options, causal), length)
     silent = ours(Comm(comm.size, rank), "ring", {}, causal)
-    runs[SILENT] = (silent, (1, length, HEADS, CHANNEL))
-    runs[ALONE] = (alone, (1, HEADS, LENGTH * (rank == 0), CHANNEL))
+    runs[SILENT] = (silent, length)
+    runs[ALONE] = (tokens_first(alone), LENGTH * (rank == 0))
     return take_turns(comm, runs, count, dtype, causal)
 
 

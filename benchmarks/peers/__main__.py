@@ -3,7 +3,9 @@
 Each peer first runs alone, in a launch of its own, and is compared with one device: output and
 gradients. Then all that ran take turns in one launch, round after round, as in
 ``benchmarks/attention.py``. A ratio is ours to the fastest correct peer of its kind: the median of
-the rounds' ratios with its 95 % bootstrap interval; below 1 we are faster.
+the rounds' ratios with its 95 % bootstrap interval; below 1 we are faster. All get tokens-first
+tensors and end with one row a token, as a model's projections make and take them; what wants heads
+first gets the transposed view, as its users' models hand it over.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from itertools import product
 import numpy as np
 import torch
 import torch.nn.functional as F
-from attention import CHANNEL, HEADS, LENGTH, ours, take_turns, told
+from attention import CHANNEL, HEADS, LENGTH, ours, take_turns, tokens_first, told
 
 import workbench as wb
 from peers.adapters import Peer, peers
@@ -65,17 +67,22 @@ def error(comm, peer, attend, dtype, causal, length):
     out = F.scaled_dot_product_attention(*exact[:3], is_causal=causal)
     right = [out, *torch.autograd.grad(out, exact[:3], exact[3])]
     places = tokens(peer.order, comm.rank, comm.size, length)
-    turn = (lambda t: t) if peer.heads_first else (lambda t: t.transpose(1, 2))
-    q, k, v, grad = (turn(t[:, :, places]).contiguous() for t in whole)
+    q, k, v, grad = (t[:, :, places].transpose(1, 2).contiguous() for t in whole)
     q, k, v = (t.requires_grad_() for t in (q, k, v))
     out = attend(q, k, v, causal)
     out.backward(grad)
     out = out.detach()
     right[0] = right[0].detach()
     return max(
-        float((turn(got).double() - want[:, :, places]).abs().max() / want.abs().max())
+        float((got.transpose(1, 2) - want[:, :, places]).abs().max() / want.abs().max())
         for got, want in zip((out, q.grad, k.grad, v.grad), right, strict=True)
     )
+
+
+def attention_of(peer, p):
+    """It as a function of tokens-first tensors."""
+    attend = peer.make(p)
+    return tokens_first(attend) if peer.heads_first else attend
 
 
 def check(rank, comm, name, cases, length, checkout):
@@ -85,7 +92,7 @@ def check(rank, comm, name, cases, length, checkout):
     try:
         for dtype, causal in cases:
             peer = everyone(comm, causal, length, checkout)[name]
-            found.append(error(comm, peer, peer.make(comm.size), dtype, causal, length))
+            found.append(error(comm, peer, attention_of(peer, comm.size), dtype, causal, length))
     except Exception as reason:  # whatever a peer raises is what the table says
         lines = str(reason).strip().splitlines() or [""]
         found.append(f"{type(reason).__name__}: {lines[0]}")
@@ -114,9 +121,7 @@ def race(rank, comm, names, count, dtype, causal, length, checkout):
     runs = {}
     for name, peer in everyone(comm, causal, length, checkout).items():
         if name in names:
-            part = (HEADS, length // comm.size)
-            shape = (1, *(part if peer.heads_first else part[::-1]), CHANNEL)
-            runs[name] = (peer.make(comm.size), shape)
+            runs[name] = (attention_of(peer, comm.size), length // comm.size)
     return take_turns(comm, runs, count, dtype, causal)
 
 

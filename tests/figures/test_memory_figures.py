@@ -60,9 +60,11 @@ def test_the_caption_says_who_holds_most_and_of_what():
     text = figures.caption(figure)
     one, dsp = (row.step for row in ROWS.values())
     share = ROWS["one device"].held["activations"] / one.peak_bytes
-    assert f"'one device' holds {human_bytes(one.peak_bytes)}: weights" in text
+    assert (
+        f"Most: 'one device' with {human_bytes(one.peak_bytes)} at a rank's peak: weights" in text
+    )
     assert f"activations {share:.1%}" in text
-    assert f"Least: a rank of 'dsp' holds {human_bytes(dsp.peak_bytes)}" in text
+    assert f"Least: 'dsp' with {human_bytes(dsp.peak_bytes)} at a rank's peak" in text
     assert f"That is {dsp.peak_bytes / one.peak_bytes:.2g} of the most" in text
     assert f"computes {dsp.flops / one.flops:.3g} times the flops" in text
     assert "optimizer's state is left out" in text

@@ -32,6 +32,12 @@ def test_one_curve_has_no_differences():
     assert "One curve" not in figure.layout.title.text
 
 
+def test_curves_without_any_difference_need_no_panel_of_differences():
+    figure = loss_curves({"single": [3.0, 1.5], "dsp": [3.0, 1.5]})
+    assert [(trace.name, trace.yaxis) for trace in figure.data] == [("single", "y"), ("dsp", "y")]
+    assert caption(figure).endswith("1 more lies on it, without any difference.")
+
+
 def test_curves_of_different_length_are_not_compared():
     with pytest.raises(ValueError, match="longer"):
         differences([1.0], [1.0, 2.0])

@@ -27,7 +27,7 @@ def test_it_follows_each_control():
         "as chosen": at_peak(model, "ulysses", p=2, **chosen),
     }
     assert explorer.picture.value == figures.memory_svg(explorer.rows)
-    assert "At its peak a rank of" in explorer.caption.value
+    assert "at a rank's peak" in explorer.caption.value
 
 
 def test_it_shows_refusals_as_text():

@@ -1,6 +1,7 @@
 """What the suite found: a line a check, the failures, and the first difference in a sentence."""
 
 from dataclasses import dataclass
+from textwrap import fill
 
 #: What each check holds, in the order in which a failure of it explains those after it.
 CHECKS = {
@@ -16,6 +17,7 @@ CHECKS = {
     "closed form": "the closed form of each phase is the log's sum",
     "repeats": "a second run gives the same, and leaves no tensor behind",
 }
+_WIDTH = 88  # signs a line: what a notebook's page shows without breaking words
 _HINTS = {
     "refusals": "raise ValueError in `check`, with the numbers and the rule, for what can't run",
     "runs": "if the strategy can't run this, let `check` refuse it; else look at that line",
@@ -83,7 +85,7 @@ class Difference:
         if self.error is not None:
             what += f" (largest error {self.error:.1e})"
         rows = [self.case, where, what, self.text, f"Hint: {self.hint or _HINTS[self.check]}."]
-        return "\n".join(row for row in rows if row)
+        return "\n".join(fill(row, _WIDTH) for row in rows if row)
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,9 @@ class Report:
 
     def _title(self) -> str:
         outcome = "passed" if self.passed else "FAILED"
-        tail = f", {len(self.refused)} cases refused beforehand" if self.refused else ""
+        count = len(self.refused)
+        cases = "case" if count == 1 else "cases"
+        tail = f", {count} {cases} refused beforehand" if count else ""
         return f"{self.strategy}: {outcome} in {self.seconds:.1f} s{tail}"
 
     def __str__(self) -> str:

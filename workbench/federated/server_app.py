@@ -245,7 +245,7 @@ class Server:
                     )
             self.used[client] = number
         for name, reason in restarted.items():
-            log.warning("client %s %s", name, reason)
+            log.warning("client %r %s", name, reason)
         return restarted
 
     def evaluate(self, server: ServerState, number: int) -> tuple[Evaluation, int]:
@@ -259,7 +259,7 @@ class Server:
             else:
                 clients[self.names[client]] = dict(content[METRICS])
         for name, reason in failed.items():
-            log.warning("client %s not evaluated: %s", name, reason)
+            log.warning("client %r not evaluated: %s", name, reason)
         evaluation = Evaluation.over(clients, failed)
         return evaluation, answers.sent_bytes + answers.received_bytes
 

@@ -58,4 +58,4 @@ def replies_to(
 def note_left_out(failed: Mapping[str, str]) -> None:
     """Log who is left out of a round, and why."""
     for name, reason in failed.items():
-        log.warning("client %s left out: %s", name, reason)
+        log.warning("client %r left out: %s", name, reason)

@@ -125,6 +125,7 @@ def client_gains(start: Mapping[str, float], after: Mapping[str, Mapping[str, fl
     figure.add_vline(x=0, line={"color": WAYS["pretrained"]})
     styled(figure, "What each client gained", barmode="group")
     _rows_of(figure, len(names) * len(gains), "fall of the held-out loss [nat], right is better")
+    figure.update_layout(legend={"traceorder": "reversed"})  # as the bars lie, from top to bottom
     return captioned(figure, " ".join(_gain_sentence(way, each) for way, each in gains.items()))
 
 
@@ -132,8 +133,8 @@ def _gain_sentence(way: str, gains: Mapping[str, float]) -> str:
     better = sum(gain > 0 for gain in gains.values())
     worst, best = min(gains, key=gains.get), max(gains, key=gains.get)
     return (
-        f"{way}: {better} of {len(gains)} clients gained; most {best} ({gains[best]:+.2f} nat), "
-        f"least {worst} ({gains[worst]:+.2f} nat)."
+        f"{way}: {better} of {len(gains)} clients gained; most {best} ({gains[best]:+.3f} nat), "
+        f"least {worst} ({gains[worst]:+.3f} nat)."
     )
 
 

@@ -68,7 +68,7 @@ def memory_caption(rows: Mapping[str, AtPeak]) -> str:
     if not rows:
         return "No step was faked."
     by_peak = sorted(rows, key=lambda name: rows[name].step.peak_bytes)
-    text = [_share(by_peak[-1], rows[by_peak[-1]], "At its peak")]
+    text = [_share(by_peak[-1], rows[by_peak[-1]], "Most:")]
     if len(rows) > 1:
         low, high = (rows[name].step for name in (by_peak[0], by_peak[-1]))
         text.append(_share(by_peak[0], rows[by_peak[0]], "Least:"))
@@ -82,7 +82,7 @@ def memory_caption(rows: Mapping[str, AtPeak]) -> str:
 def _share(name: str, row: AtPeak, words: str) -> str:
     parts = {kind: size / row.step.peak_bytes for kind, size in row.held.items() if size}
     return (
-        f"{words} a rank of '{name}' holds {human_bytes(row.step.peak_bytes)}: "
+        f"{words} '{name}' with {human_bytes(row.step.peak_bytes)} at a rank's peak: "
         + ", ".join(f"{kind} {part:.1%}" for kind, part in parts.items())
         + "."
     )

@@ -11,7 +11,7 @@ from workbench.units import human_seconds
 
 #: Colours of what is no collective: greys for computing, one colour for copies.
 _OTHERS = {
-    "matmul": "#999999", "attention": "#555555", "elementwise": "#CCCCCC", "all else": "#CCCCCC",
+    "matmul": "#999999", "attention": "#555555", "elementwise": "#CCCCCC", "all else": "#B8B0A0",
     "copies": "#EE8866", "launches": "#EEEEEE", "waiting": "#FFFFFF",
 }  # fmt: skip
 _WORDS = {"relayout": "copies", "overhead": "launches", "wait": "waiting"}

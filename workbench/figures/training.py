@@ -28,23 +28,25 @@ def loss_curves(runs: Mapping[str, Sequence[float]], unit: str = "loss") -> go.F
         What the losses are.
     """
     (first, expected), *others = runs.items()
-    rows = 2 if others else 1
+    apart = {name: differences(losses, expected) for name, losses in others}
+    rows = 2 if any(map(any, apart.values())) else 1  # a logarithmic axis has no place for 0
     figure = make_subplots(rows=rows, shared_xaxes=True, vertical_spacing=0.08)
     steps = list(range(1, len(expected) + 1))
     for i, (name, losses) in enumerate(runs.items()):
         line = {"color": colour_of(name.split(",")[0]), "width": 7 if name == first else 2}
         if name != first:
             line["dash"] = _DASHES[i % len(_DASHES)]
-            figure.add_trace(_line(steps, differences(losses, expected), name, line, False), 2, 1)
+            if rows == 2:
+                figure.add_trace(_line(steps, apart[name], name, line, False), 2, 1)
         figure.add_trace(_line(steps, losses, name, line, True), 1, 1)
     title = "One curve, whoever computes it" if others else "Loss of each step"
     styled(figure, title, height=260 * rows + 60)
     figure.update_yaxes(title=unit, row=1)
-    if others:
-        apart = {"title": "relative difference", "type": "log", "exponentformat": "power"}
-        figure.update_yaxes(**apart, nticks=6, row=2)
+    if rows == 2:
+        axis = {"title": "relative difference", "type": "log", "exponentformat": "power"}
+        figure.update_yaxes(**axis, nticks=6, row=2)
     figure.update_xaxes(title="step", row=rows)
-    return captioned(figure, _curves_caption(first, expected, dict(others)))
+    return captioned(figure, _curves_caption(first, expected, apart))
 
 
 def differences(losses: Sequence[float], expected: Sequence[float]) -> list[float]:
@@ -53,7 +55,6 @@ def differences(losses: Sequence[float], expected: Sequence[float]) -> list[floa
 
 
 def _line(steps, values, name, line, shown) -> go.Scatter:
-    # A logarithmic axis has no place for 0.
     values = [value or None for value in values]
     return go.Scatter(
         x=steps[: len(values)], y=values, name=name, line=line, showlegend=shown,
@@ -62,15 +63,17 @@ def _line(steps, values, name, line, shown) -> go.Scatter:
     )  # fmt: skip
 
 
-def _curves_caption(first, expected, others) -> str:
+def _curves_caption(first, expected, apart) -> str:
     text = f"{first}: from {expected[0]:.3g} to {expected[-1]:.3g} in {len(expected)} steps."
-    if not others:
+    if not apart:
         return text
-    worst = {name: max(differences(losses, expected)) for name, losses in others.items()}
+    worst = {name: max(each) for name, each in apart.items()}
     name = max(worst, key=worst.get)
-    lie = "lies" if len(others) == 1 else "lie"
+    lie = "lies" if len(apart) == 1 else "lie"
+    if not worst[name]:
+        return f"{text} {len(apart)} more {lie} on it, without any difference."
     return (
-        f"{text} {len(others)} more {lie} on it: the largest relative difference at any step is "
+        f"{text} {len(apart)} more {lie} on it: the largest relative difference at any step is "
         f"{worst[name]:.1e} ({name}). Where the lower panel has no point, there is "
         "no difference at all."
     )
