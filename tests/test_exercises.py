@@ -163,6 +163,12 @@ def test_a_long_answer_is_cut_short():
 
 def test_text_is_shown_as_text():
     assert "&lt;b&gt;" in Verdict(False, "<b>")._repr_html_()
+    folded = Verdict(None, "Do it. Hint 1: <i>", "Hint 1: <i>")._repr_html_()
+    assert "Do it.<" in folded
+    assert "<details><summary>Hint 1</summary>&lt;i&gt;</details>" in folded
+    shown = Verdict(False, "No. Hint 2: <i>", "Hint 2: <i>")._repr_html_()
+    assert shown.count("Hint 2: &lt;i&gt;") == 1
+    assert "<details>" not in shown
     assert "<details>" in recall("a < b?", "yes")._repr_html_()
     assert "a &lt; b?" in recall("a < b?", "yes")._repr_html_()
     assert "1.5 kB" in beside(1500, 3000, human_bytes)._repr_html_()

@@ -19,10 +19,15 @@ SEED = 2403
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check says: ``passed`` is None as long as nothing was answered."""
+    """What a check says: ``passed`` is None as long as nothing was answered.
+
+    ``text`` ends with the ``hint``, if there is one; on a page, one that wasn't earned by an answer
+    is folded away.
+    """
 
     passed: bool | None
     text: str
+    hint: str = ""
 
     def __bool__(self) -> bool:
         return self.passed is True
@@ -31,7 +36,12 @@ class Verdict:
         return f"{_MARKS[self.passed]} {self.text}"
 
     def _repr_html_(self) -> str:
-        return boxed(repr(self), _EDGES[self.passed])
+        said = repr(self).removesuffix(self.hint).strip()
+        if self.passed is not None or not self.hint:
+            return boxed(said, _EDGES[self.passed], html.escape(self.hint))
+        head, _, hint = self.hint.partition(": ")
+        folded = f"<summary>{html.escape(head)}</summary>{html.escape(hint)}"
+        return boxed(said, _EDGES[None], f"<details>{folded}</details>")
 
 
 _MARKS = {True: "✔", False: "✘", None: "…"}
@@ -99,8 +109,8 @@ class Exercise:
         number = hint or (2 if self.wrong_tries > 1 else 1)
         clue = f"Hint {number}: {self.hints[number - 1]}"
         if verdict is None:
-            return Verdict(None, f"Not answered yet. {self.task} {clue}")
-        return Verdict(False, f"{verdict.text} {clue}")
+            return Verdict(None, f"Not answered yet. {self.task} {clue}", clue)
+        return Verdict(False, f"{verdict.text} {clue}", clue)
 
 
 def by_cases(
@@ -187,10 +197,11 @@ def difference(found: list[Any], cases: list[Case], wrong: list[int]) -> str:
     return f"{kind} It is right in {len(cases) - len(wrong)} of {len(cases)} cases."
 
 
-def boxed(text: str, edge: str) -> str:
-    """Text as a paragraph with a coloured edge, legible in both themes."""
+def boxed(text: str, edge: str, below: str = "") -> str:
+    """Text, and HTML below it, with a coloured edge, legible in both themes."""
     style = f"border-left: 4px solid {edge}; padding: 4px 10px; margin: 2px 0"
-    return f'<div style="{style}">{html.escape(text)}</div>'
+    below = below and f'<div style="margin-top: 4px">{below}</div>'
+    return f'<div style="{style}">{html.escape(text)}{below}</div>'
 
 
 def _slip(found, cases, slips) -> str:
