@@ -67,6 +67,8 @@ def _plan(options: argparse.Namespace) -> str:
     plans = plan(spec, CLUSTERS[options.cluster], p=options.gpus, **chosen)
     if options.json:
         return json.dumps([q.as_dict() for q in plans], indent=1)
+    if options.top < 0:
+        raise ValueError(f"--top is a number of rows, or 0 for all; got {options.top}")
     shown = plans[: options.top] if options.top else plans
     title = f"{options.preset} on {options.gpus} of {options.cluster}, {options.mode}"
     reasons: dict[str, list[str]] = {}  # equal ones stand once

@@ -134,8 +134,13 @@ def prepared(
         if chosen[name] not in allowed:
             names = ", ".join(map(str, allowed))
             raise ValueError(f"{name} must be one of {names}; got {chosen[name]!r}")
+    if memory.get("autocast") and dtype == "float64":
+        raise ValueError(
+            "autocast computes float32's products in bfloat16 and leaves float64 as it is; take "
+            "dtype='float32', or autocast=False"
+        )
     cls = select(strategy, spec, p, mesh, **options)
-    if cls.regather and memory["checkpoint"] == "selective":
+    if cls.regather and memory["checkpoint"] == "selective" and p > 1:
         raise ValueError(
             f"checkpoint='selective' computes hidden units again from a gathered input, without "
             f"sending anything, and {cls.name} with regather=True keeps no such input; take "
@@ -156,7 +161,13 @@ def prepared(
 
 def _check_fsdp(cls: type[Strategy], p: int, ranks) -> None:
     alone = p == 1 or ranks == 1
-    if not alone and (cls.cut_weights or not cls.cuts_sequence):
+    if not alone and not cls.cuts():
+        raise ValueError(
+            f"FSDP cuts weights where ranks compute different things, and {cls.name} on {ranks} "
+            "ranks computes the same on each. Take p=1, a strategy that cuts tokens such as dsp, "
+            f"or a mesh such as {{'data': {p}}}"
+        )
+    if not alone and cls.cut_weights:
         raise ValueError(
             "FSDP cuts weights that each rank holds whole while tokens or samples are cut; "
             f"{cls.name} on {ranks} ranks cuts weights itself. Strategies that do not: ulysses, "

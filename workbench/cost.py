@@ -14,12 +14,16 @@ from functools import lru_cache
 
 from workbench.closed_form import prepared
 from workbench.cluster import Cluster
+from workbench.dims import check_count
 from workbench.slope import counted
 from workbench.strategies import Strategy
 from workbench.timing import StageCost, StepCounts, timed
 from workbench.traffic import known, own_axis, traffic
 from workbench.transformer import TransformerSpec
 from workbench.work import kernels
+
+#: What a step is predicted for.
+MODES = ("train", "inference")
 
 
 @dataclass(frozen=True)
@@ -144,14 +148,17 @@ def predict(
     """
     if gradient_sync not in (None, "flat", "ddp"):
         raise ValueError(f"gradient_sync must be 'flat' or 'ddp', got {gradient_sync!r}")
+    if not isinstance(cluster, Cluster):
+        raise ValueError(f"a Cluster is needed, such as CLUSTERS['dgx-h100']; got {cluster!r}")
+    check_count("switch_chunks", switch_chunks)
     step = step_counts(
         spec, strategy, cluster, p=p, dtype=dtype, mode=mode, shard=shard, mesh=mesh,
         checkpoint=checkpoint, switch=switch, accumulate=accumulate, fsdp=fsdp, **options,
     )  # fmt: skip
-    if switch_chunks < 1 or (switch_chunks > 1 and step.strategy != "dsp"):
+    if switch_chunks > 1 and step.strategy != "dsp":
         raise ValueError(
-            f"switch_chunks={switch_chunks} with {step.strategy!r}: a whole number of at least 1, "
-            "and above 1 of 'dsp' alone, whose switches an MLP comes before."
+            f"switch_chunks={switch_chunks} with {step.strategy!r}: above 1 of 'dsp' alone, whose "
+            "switches an MLP comes before; take 1."
         )
     return _cost(step, cluster.working(p), gradient_sync or "ddp", mode, switch_chunks)
 
@@ -187,8 +194,8 @@ def step_counts(
     >>> sum(s.count for s in step.sent if s.phase == "forward")  # switches in 2 layers of 2 stages
     3
     """
-    if mode not in ("train", "inference"):
-        raise ValueError(f"mode must be 'train' or 'inference', got {mode!r}")
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
     memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": fsdp}
     step = _step(spec, strategy, p, dtype, shard, _frozen(mesh), tuple(memory.items()),
                  tuple(options.items()))  # fmt: skip

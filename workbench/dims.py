@@ -1,6 +1,7 @@
 """Named dims and their sizes, and the stages that attend along them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import index
 
 import numpy as np
 
@@ -58,7 +59,13 @@ class Lengths(Dims):
     __slots__ = ()
 
     def __init__(self, lengths: Mapping[str, Sequence[int]]):
-        self._sizes = {name: tuple(each) for name, each in lengths.items()}
+        try:
+            self._sizes = {name: tuple(map(index, each)) for name, each in lengths.items()}
+        except (TypeError, AttributeError):
+            raise ValueError(
+                "lengths of samples are a dict of dim -> one whole number for each sample, such "
+                f"as {{'time': (16, 11)}}; got {lengths!r}"
+            ) from None
 
     def __getitem__(self, name: str) -> tuple[int, ...]:
         return self._sizes[name]
@@ -151,6 +158,12 @@ def check_count(name: str, value: object) -> None:
     """Raise ValueError unless ``value`` is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+def check_seed(seed: object) -> None:
+    """Raise ValueError unless ``seed`` can be one: weights, input and text take one number each."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63 - 2:
+        raise ValueError(f"seed must be an integer of at least 0 and below 2**63 - 2, got {seed!r}")
 
 
 def check_dims(dims: Dims, stages: tuple[Stage, ...]) -> None:

@@ -73,9 +73,14 @@ class Explanation:
         return sum(line.sent_bytes for line in self.lines if line.phase == phase)
 
     @property
+    def phases(self) -> tuple[str, ...]:
+        """Phases of a step; ``"weights"``, which FSDP gathers, only where they are sent."""
+        return _PHASES if self.total("weights") else _PHASES[:-1]
+
+    @property
     def title(self) -> str:
         """What is shown, in a sentence."""
-        sent = ", ".join(f"{phase} {human_bytes(self.total(phase))}" for phase in _PHASES)
+        sent = ", ".join(f"{phase} {human_bytes(self.total(phase))}" for phase in self.phases)
         shown = f"{self.layers} of {self.of_layers} layers"
         return f"{self.strategy} on {self.p} ranks, {shown}: {sent}. {self.formula} ({self.source})"
 
@@ -87,7 +92,7 @@ class Explanation:
         return f"**{self.title}**\n\n{_markdown(_HEAD, [line.cells() for line in self.lines])}"
 
 
-_PHASES = ("forward", "backward", "gradients")
+_PHASES = ("forward", "backward", "gradients", "weights")
 
 
 def explain(
@@ -160,7 +165,7 @@ class Difference(NamedTuple):
         for a, b in self.rows():
             both = [x.cells() if x else ("",) * len(_HEAD) for x in (a, b)]
             rows.append((*(a or b).cells()[:3], both[0][3], both[0][5], both[1][3], both[1][5]))
-        for phase in _PHASES:
+        for phase in max(self.a.phases, self.b.phases, key=len):
             x, y = self.a.total(phase), self.b.total(phase)
             ratio = f"{human_bytes(y)} = {y / x:.3g} of it" if x else human_bytes(y)
             rows.append((f"{phase}, in all", "", "", "", human_bytes(x), "", ratio))

@@ -35,7 +35,8 @@ def first_cause(processes: list[Any], folder: pathlib.Path) -> RankError:
         code = process.exitcode
         said = (folder / f"{rank}.error").exists() or result_file(folder, rank).exists()
         if code is not None and not said:
-            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            names = {number.value: number.name for number in signal.Signals}
+            how = f"signal {names.get(-code, -code)}" if code < 0 else f"exit code {code}"
             return RankError(
                 f"rank {rank} of {p} died by {how} before it returned a result. If the machine "
                 "ran out of memory, try a smaller model, batch or p.",

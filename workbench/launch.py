@@ -32,6 +32,8 @@ PRELOAD = ["torch", "torch.distributed", "torch._dynamo", "workbench.step"]
 START_TRIES, START_PAUSE_S = 50, 0.1
 #: A start that takes longer than this is explained to the user [s].
 SLOW_START_S = 0.5
+#: The longest timeout [s]: gloo can't count many more milliseconds.
+LONGEST_S = 30 * 86_400
 #: Starting ranks hides ``__main__`` for a moment: one thread at a time.
 _STARTING = threading.Lock()
 
@@ -143,8 +145,11 @@ def _run_processes(
     """Start ranks, each in its network namespace if there are any; return each one's result."""
     check_count("p (the number of ranks)", p)
     check_count("threads", threads)
-    if not timeout_s > 0:
-        raise ValueError(f"timeout_s must be more than 0 s, got {timeout_s!r}")
+    if not 0 < timeout_s <= LONGEST_S:
+        raise ValueError(
+            f"timeout_s must be more than 0 s and at most {LONGEST_S:,} s (30 days), got "
+            f"{timeout_s!r}; take that where a run may last as long as it likes"
+        )
     started = time.monotonic()
     if start_method is None:
         methods = multiprocessing.get_all_start_methods()

@@ -100,15 +100,16 @@ class Layout:
     def turned(self, axis: str, parts: int, index: int) -> "Layout":
         """The same layout, seen by the ranks along another ``axis`` that has cut the tensor.
 
-        ``parts, index`` are the ranks along the present axis, and which of them this is.
+        ``parts, index`` are the ranks along the present axis, and which of them this is. One rank
+        cuts nothing, and is forgotten.
         """
         mine = Cut(self.split, self.axis, parts, index, self.order)
         other = next(cut for cut in self.outer if cut.axis == axis)
         rest = tuple(cut for cut in self.outer if cut.axis != axis)
-        inside = [cut for cut in self.outer[self.outer.index(other) + 1 :] if cut.dim == other.dim]
-        assert mine.dim != other.dim, "only the innermost cut of a dim can move"
-        assert not inside, "only the innermost cut of a dim can move"
-        return replace(self, split=other.dim, axis=axis, order=other.order, outer=(*rest, mine))
+        inside = [*self.outer[self.outer.index(other) + 1 :], *([mine] if parts > 1 else [])]
+        assert all(cut.dim != other.dim for cut in inside), "only a dim's innermost cut can move"
+        outer = (*rest, mine) if parts > 1 else rest
+        return replace(self, split=other.dim, axis=axis, order=other.order, outer=outer)
 
     def gradient(self) -> "Layout":
         """The layout of the gradient of a tensor that has this layout."""

@@ -27,6 +27,10 @@ def check_mesh(mesh: Mapping[str, int], p: int) -> dict[str, int]:
     >>> check_mesh({"ulysses": 2, "ring": 4}, 8)
     {'ulysses': 2, 'ring': 4}
     """
+    if not isinstance(mesh, Mapping):
+        raise ValueError(
+            f"a mesh is a dict, such as {{'data': 2, 'sp': {max(p // 2, 1)}}}, got {mesh!r}"
+        )
     for axis, size in mesh.items():
         check_count(f"the size of mesh axis {axis!r}", size)
     if prod(mesh.values()) != p:

@@ -21,7 +21,7 @@ def _is_meta(x) -> bool:
 def _norm(x, shape, *_):
     rows = (*x.shape[: x.dim() - len(shape)], *(1 for _ in shape))
     kept = torch.promote_types(x.dtype, torch.float32)
-    return _like(x), x.new_empty(rows, dtype=kept), x.new_empty(rows, dtype=kept)
+    return _like(x), _empty(x, rows, kept), _empty(x, rows, kept)
 
 
 def _norm_backward(grad, x, shape, mean, rstd, weight, bias, mask):
@@ -30,7 +30,27 @@ def _norm_backward(grad, x, shape, mean, rstd, weight, bias, mask):
 
 
 def _like(x):
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+    return _empty(x, x.shape)
+
+
+def _empty(x, shape, dtype=None):
+    # A third of the time of `new_empty`, which goes through the mode's Python, too.
+    return torch.empty(shape, dtype=dtype or x.dtype, device=x.device)
+
+
+def _added(a, b, **more):
+    alike = isinstance(b, torch.Tensor) and (a.shape, a.dtype) == (b.shape, b.dtype)
+    if alike and a.is_contiguous() and b.is_contiguous():
+        return _like(a)
+    return torch.ops.aten.add.Tensor(a, b, **more)
+
+
+def _summed(x, dims, keepdim=False, **more):
+    if more or not dims or not x.is_contiguous():
+        return torch.ops.aten.sum.dim_IntList(x, dims, keepdim, **more)
+    gone = {dim % x.dim() for dim in dims}
+    sizes = (1 if i in gone else n for i, n in enumerate(x.shape) if keepdim or i not in gone)
+    return _empty(x, tuple(sizes))
 
 
 #: What these ops return for meta tensors. torch goes through their arithmetic in Python to learn
@@ -40,7 +60,10 @@ _ON_META = {
     torch.ops.aten.native_layer_norm_backward.default: _norm_backward,
     torch.ops.aten.gelu.default: lambda x, **_: torch.empty_like(x),
     torch.ops.aten.gelu_backward.default: lambda grad, x, **_: torch.empty_like(grad),
-    torch.ops.aten.addmm.default: lambda bias, a, b: a.new_empty(a.shape[0], b.shape[1]),
+    torch.ops.aten.addmm.default: lambda bias, a, b: _empty(a, (a.shape[0], b.shape[1])),
+    torch.ops.aten.mm.default: lambda a, b: _empty(a, (a.shape[0], b.shape[1])),
+    torch.ops.aten.add.Tensor: _added,
+    torch.ops.aten.sum.dim_IntList: _summed,
 }
 
 

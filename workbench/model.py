@@ -237,7 +237,9 @@ def _along(table: Tensor, dim: int, count: int) -> Tensor:
 
 def places(dim: str, count: int, strategy: Strategy, layout: Layout) -> Tensor:
     """Where in the whole dim this rank's ``count`` entries stand; padding is at place 0."""
-    if count == layout.sizes[dim]:  # gathered, or never cut
+    cut = dim == layout.split or any(dim == other.dim for other in layout.outer)
+    gathered = count == layout.sizes[dim] and layout.order == "contiguous"  # as Megatron-SP does
+    if gathered or not cut:
         return torch.arange(count, device="cpu")
     comm = strategy.along(layout)
     held = list(layout.held(dim, comm.rank, comm.size))

@@ -16,7 +16,7 @@ from workbench.launch import local_device
 from workbench.layout import Cut, Layout, shard_size, take_shard, trim_shard
 from workbench.mesh import DATA, Mesh
 from workbench.model import Transformer
-from workbench.strategies import Strategy, choose_shard, ranks_of
+from workbench.strategies import Strategy, choose_shard, mesh_of, ranks_of
 from workbench.strategies.padding import real_tokens
 from workbench.transformer import TransformerSpec, initial_weights
 
@@ -93,6 +93,7 @@ class RankStep:
         self, comm, spec, cls, dtype, seed, shard, device, mesh=None,
         *, checkpoint="none", switch="inside", accumulate=1, fsdp=False, autocast=False,
     ):  # fmt: skip
+        mesh = mesh_of(cls, comm.size, mesh)
         ranks, data = ranks_of(cls, comm.size, mesh)
         self.world, self.spec, self.accumulate = comm, spec, accumulate
         self.fsdp, self.autocast = fsdp and comm.size > 1, autocast

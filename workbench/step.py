@@ -11,7 +11,7 @@ import torch
 
 from workbench.closed_form import DTYPES, closed_form_bytes, prepared
 from workbench.comm import Comm
-from workbench.dims import check_count
+from workbench.dims import check_count, check_seed
 from workbench.launch import run_local, run_torchrun
 from workbench.meter import Meter
 from workbench.outcome import FakedStep, RealStep, compare
@@ -89,6 +89,7 @@ def fake_step(
     """
     memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate,
               "fsdp": fsdp, "autocast": autocast}  # fmt: skip
+    check_seed(seed)
     cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
     sharded = fsdp and p > 1
     on_cpu = sharded or autocast  # neither knows meta tensors
@@ -152,6 +153,7 @@ def run_step(
     check_count("repeats", repeats)
     memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate,
               "fsdp": fsdp, "autocast": autocast}  # fmt: skip
+    check_seed(seed)
     cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
     started = time.perf_counter()
     ranks = run_local(
@@ -185,6 +187,7 @@ def torchrun_step(
     check_count("repeats", repeats)
     memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate,
               "fsdp": fsdp, "autocast": autocast}  # fmt: skip
+    check_seed(seed)
     cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
     started = time.perf_counter()
     ranks = run_torchrun(

@@ -184,6 +184,7 @@ class Clock:
             total = once * sent.count
             return Timed(sent, shown * total, (1 - shown) * total, copies)
         exposed, hidden = self._exposed(sent, once, ranks, stride)
+        hidden = max(hidden, 0.0)  # a difference of two sums may round below it
         shown = (1 - self.cluster.overlap) * hidden
         return Timed(sent, exposed + shown, hidden - shown, copies)
 

@@ -186,6 +186,52 @@ def test_sweeps_leave_out_what_cannot_run():
     assert ran == {("dsp", "dgx-h100", 8), ("dsp", "8x-4090", 8), ("dsp", "dgx-h100", 32),
                    ("ulysses", "dgx-h100", 8), ("ulysses", "8x-4090", 8)}  # fmt: skip
 
+    lazy = sweep([VIDEO], iter(["dsp"]), iter([BOX]), iter([8, 4]), iter([{}, {"batch": 1}]))
+    assert len(lazy) == 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"mode": "bogus"}, "mode must be of train, inference; got 'bogus'"),
+        ({"dtype": "int8"}, "dtype must be of float32"),
+        ({"gradient_sync": "never"}, "gradient_sync must be of"),
+        ({"checkpoints": ("some",)}, "checkpoints must be of none, block, selective; got 'some'"),
+        ({"fsdp": ("x",)}, "fsdp must be of False, True, keep; got 'x'"),
+        ({"strategies": ["dps"]}, "unknown strategy 'dps'; did you mean 'dsp'"),
+        ({"strategies": [type("Own", (wb.Strategy,), {"name": "own"})]}, "own is not one"),
+        ({"accumulate": 0}, "accumulate must be"),
+        ({"memory_bytes": -5}, "memory_bytes must be a positive number of bytes, got -5"),
+        ({"memory_bytes": float("nan")}, "memory_bytes must be"),
+        ({"gpus": 8}, "give p, or gpus"),
+        ({"p": None}, "give p, or gpus"),
+        ({"p": 0}, "p .the number of ranks. must be"),
+        ({"cluster": "dgx-h100"}, "a Cluster is needed"),
+    ],
+)
+def test_what_no_plan_could_have_is_refused(asked, words):
+    with pytest.raises(ValueError, match=words):
+        plan.__wrapped__(VIDEO, **({"cluster": BOX, "p": 8} | asked))
+
+
+def test_a_strategy_is_given_by_name_or_as_a_class():
+    named = plan(VIDEO, BOX, gpus=8, strategies="dsp", checkpoints="none", fsdp=False)
+    assert [q.strategy for q in named] == ["dsp"]
+    assert named == plan(VIDEO, BOX, p=8, strategies=[wb.STRATEGIES["dsp"]], checkpoints=["none"],
+                         fsdp=[False])  # fmt: skip
+
+
+def test_an_elasticity_is_of_the_change_that_was_made():
+    small = replace(VIDEO, dims={"time": 4, "space": 256}, batch=1)
+    found = {s.name: s for s in sensitivity(small, "dsp", BOX, p=4, factor=1.3)}
+    assert {"batch", "p", "matmul"} & found.keys() == {"p", "matmul"}  # 1.3 samples are 1
+    assert found["time"].factor == 5 / 4
+    for factor in (0, 1, -1, float("nan")):
+        with pytest.raises(ValueError, match="above 0 and not 1"):
+            sensitivity(small, "dsp", BOX, p=4, factor=factor)
+    with pytest.raises(ValueError, match="weak='weather': it is None, 'batch' or one of time"):
+        scaling(small, "dsp", BOX, ps=[1, 2], weak="weather")
+
 
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="objective must be one of"):

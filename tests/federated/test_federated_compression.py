@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from small_tasks import linear_task
 
-from workbench.federated import Bf16, FederatedTask, Int8, TopK, round_traffic
+from workbench.federated import Bf16, FederatedTask, Int8, TopK, round_traffic, simulate
 from workbench.federated.client_memory import is_stateful
 from workbench.federated.lora import initial_adapter
 from workbench.federated.methods import METHODS
-from workbench.federated.methods.base import ServerState
+from workbench.federated.methods.base import ServerState, as_control, control_part, model_part
 from workbench.federated.traffic import pack, reply, request, specs_of
 from workbench.federated.updates import Expected, RefusedError, read_update, sendable
 
@@ -111,3 +112,13 @@ def test_the_closed_form_is_flowers_count_for_every_method(method, compression):
     assert traffic.uplink_bytes == sum(r.count_bytes() for r in answer.values())
     update = read_update(task, answer, Expected.of(task, sent, 0), 0)
     assert update.arrays.keys() == trained.keys()
+
+
+def test_control_variates_do_not_crowd_out_the_model():
+    """Gradients are far larger than what AdamW's steps change: each has its own share."""
+    model, beside = change(), {n: 100 * a for n, a in change(1).items()}
+    found = roundtrip(TopK(0.25), model | as_control(beside))
+    for delta, part in ((model, model_part(found)), (beside, control_part(found))):
+        assert np.array_equal(flat(part), flat(roundtrip(TopK(0.25), delta)))
+    run = simulate(linear_task(method="scaffold", compression=TopK(0.1)), progress=False)
+    assert any(np.abs(array).max() > 0 for array in run.weights.values())

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,12 @@ def test_own_rows_are_not_saved(saved):
         assert b"silver" not in path.read_bytes()
     with pytest.raises(ValueError, match="own data"):
         History.load(saved)
+
+
+def test_a_history_is_not_read_as_another_tasks(saved, task):
+    assert len(History.load(saved, replace(task, rounds=task.rounds + 1)).rounds) == task.rounds
+    with pytest.raises(ValueError, match="another task's run; it differs in seed"):
+        History.load(saved, replace(task, seed=task.seed + 1))
 
 
 def test_peft_opens_the_adapter_without_us(saved, task, history):

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from small_tasks import linear_task
 
 from workbench.federated import CentralDP, History, TopK, checkpoint, simulate
 from workbench.federated.client_memory import ClientMemory
@@ -106,6 +107,33 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(task, run):
         simulate(task, run_dir=run, progress=False)
 
 
+@pytest.mark.parametrize("damage", ["a bit", "the end"])
+def test_a_damaged_client_state_is_refused(damage, tmp_path):
+    stateful = linear_task(method="scaffold", rounds=2)
+    simulate(dataclasses.replace(stateful, rounds=1), run_dir=tmp_path, progress=False)
+    state = sorted((tmp_path / "clients").rglob("*.safetensors"))[0]
+    good = state.read_bytes()
+    flipped = good[:-3] + bytes([good[-3] ^ 0x40]) + good[-2:]
+    state.write_bytes({"a bit": flipped, "the end": good[:-8]}[damage])
+    with pytest.raises(ValueError, match=rf"{state.name} is damaged: .*Put it back, or delete it"):
+        simulate(stateful, run_dir=tmp_path, progress=False)
+    state.write_bytes(good)
+    assert same_weights(
+        simulate(stateful, run_dir=tmp_path, progress=False).weights,
+        simulate(stateful, progress=False).weights,
+    )
+
+
+def test_a_damaged_record_and_a_file_for_a_folder(tmp_path):
+    simulate(linear_task(rounds=1), run_dir=tmp_path / "run", progress=False)
+    (tmp_path / "run" / "run.json").write_bytes(b"\xff[")
+    assert len(simulate(linear_task(), run_dir=tmp_path / "run", progress=False).rounds) == 2
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["rounds_done"] == 2
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is a file; give a folder"):
+        simulate(linear_task(), run_dir=tmp_path / "file", progress=False)
+
+
 def test_another_task_a_shorter_one_and_another_machine(task, run, monkeypatch):
     with pytest.raises(ValueError, match=r"differs in batch_size \(4 there, 5 here\)"):
         simulate(dataclasses.replace(task, batch_size=5), run_dir=run, progress=False)
@@ -144,7 +172,7 @@ def test_a_client_keeps_what_two_rounds_back_need(tmp_path):
     assert memory.before(6)[0] == 5
     assert memory.before(5)[0] == 2
     (memory.folder / "000005.safetensors").write_bytes(os.urandom(20))
-    with pytest.raises(ValueError, match="can't be read"):
+    with pytest.raises(ValueError, match=r"is damaged: .* delete it"):
         memory.before(6)
 
 

@@ -5,7 +5,7 @@ import json
 
 import pandas as pd
 import pytest
-from small_tasks import rows
+from small_tasks import linear_rows, linear_task, rows
 
 from workbench.federated import FederatedTask, FedProx, LocalDP, clients_of
 
@@ -172,3 +172,38 @@ def test_the_projects_own_data_share_nothing_between_training_and_held_out(name)
     train = {row[key] for client in clients for row in client.train}
     assert len(clients) == 8
     assert train.isdisjoint(row[key] for client in clients for row in client.held_out)
+
+
+def test_clients_may_be_numbers_from_0_on():
+    data = [{**row, "client": int(row["client"].split()[1])} for row in rows()]
+    clients = clients_of(FederatedTask(dataset=data, num_clients=4))
+    assert sorted(client.sources for client in clients) == [("0",), ("1",), ("2",), ("3",)]
+
+
+@pytest.mark.parametrize("column", ["client", "question", "answer"])
+@pytest.mark.parametrize("value", [None, float("nan"), " ", [], "\ud800", True])
+def test_a_missing_value_is_no_data(column, value):
+    data = rows()
+    data[7][column] = value
+    with pytest.raises(ValueError, match=rf"row 7 of dataset has no \['{column}'\]"):
+        FederatedTask(dataset=data, num_clients=4)
+
+
+def test_rows_are_dicts_with_the_same_columns():
+    with pytest.raises(ValueError, match="row 1 of dataset is a tuple"):
+        FederatedTask(dataset=[rows()[0], (1, 2)], num_clients=4)
+    with pytest.raises(ValueError, match=r"row 80 of dataset has no \['answer', 'question'\]"):
+        FederatedTask(dataset=[*rows(), {"client": "a", "text": "alone"}], num_clients=4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"label": True}, {"label": 10**12}, {"label": 1.0}, {"features": [10**400] * 5},
+     {"features": [float("inf")] * 5}, {"client": None}, {"client": float("nan")}],
+    ids=str,
+)  # fmt: skip
+def test_a_linear_row_has_numbers_and_a_label(change):
+    data = linear_rows()
+    data[3] |= change
+    with pytest.raises(ValueError, match="row 3 of dataset needs 'client', 'features'"):
+        linear_task(dataset=data)

@@ -6,6 +6,7 @@ import pytest
 
 import workbench as wb
 from workbench.explain_step import LAYERS
+from workbench.units import human_bytes
 
 VIDEO = wb.PRESETS["toy-video"]
 RUNS = [
@@ -54,6 +55,17 @@ def test_two_side_by_side():
         assert x is None or y is None or (x.phase, x.layer, x.stage) == (y.phase, y.layer, y.stage)
     assert "2.67 of it" in str(beside)  # 4 x 2 all-to-alls of Ulysses against 3 switches
     assert "dsp" in beside._repr_markdown_()
+
+
+def test_weights_that_fsdp_gathers_are_told_where_there_are_any():
+    cut, whole = wb.explain(VIDEO, "dsp", 4, fsdp=True), wb.explain(VIDEO, "dsp", 4)
+    sent = wb.fake_step(VIDEO, "dsp", p=4, fsdp=True).weight_bytes
+    assert cut.total("weights") == sent > 0
+    assert f"weights {human_bytes(sent)}" in cut.title
+    assert "weights" not in whole.title
+    for a, b in ((cut, whole), (whole, cut)):
+        assert "weights, in all" in str(wb.diff(a, b))
+    assert "weights, in all" not in str(wb.diff(whole, whole))
 
 
 def test_refusals_are_those_of_a_step():

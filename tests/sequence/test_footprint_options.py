@@ -68,6 +68,9 @@ CUT = [
     (SHARED_MLP, "dsp", {"p": 2}),
     (SHARED_MLP, "dsp", {"p": 3, "fsdp": "keep", "checkpoint": "block", "accumulate": 2}),
     (FLAT, "ulysses", {"p": 4, "checkpoint": "block", "dtype": "bfloat16"}),
+    # Weights outweigh activations: the peak is where a second branch's are copied out.
+    (replace(SHARED_MLP, mlp_ratio=1), "dsp", {"p": 4, "fsdp": "keep"}),
+    (replace(SHARED_MLP, mlp_ratio=1), "ring", {"p": 2, "fsdp": "keep", "checkpoint": "block"}),
     (FLAT, "usp", {"p": 4, "mesh": {"ulysses": 2, "ring": 2}, "checkpoint": "selective"}),
 ]
 

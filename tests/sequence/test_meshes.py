@@ -33,6 +33,7 @@ RUNS = {
         ("usp", {"ulysses": 2, "ring": 1}, {}),
         ("dsp-dsp", {"outer": 1, "inner": 2}, {}),
         ("dsp-ulysses", {"ulysses": 1, "dsp": 2}, {}),
+        ("dsp-ulysses", {"ulysses": 2, "dsp": 1}, {}),
         ("ulysses", {"data": 2}, {}),
     ],
     4: [
@@ -179,3 +180,19 @@ def test_refusals_name_the_axes(name, mesh, message):
 def test_a_stage_along_all_dims_is_refused_in_the_strategys_own_name():
     with pytest.raises(ValueError, match=r"^dsp-dsp keeps a dim cut"):
         wb.closed_form_bytes(SPECS[2], "dsp-dsp", p=4, mesh={"outer": 2, "inner": 2})
+
+
+@pytest.mark.parametrize("name", ["usp", "dsp-ulysses", "dsp-dsp"])
+def test_one_rank_needs_no_mesh_and_no_free_dim(name):
+    for model in (VIDEO, spec((("a", "b"),), heads=4, a=2, b=3), spec(("t",), heads=4, t=5)):
+        for mesh in (None, dict.fromkeys(select(name, model, 1).axes, 1)):
+            step = wb.fake_step(model, name, p=1, mesh=mesh)
+            assert step.log == []
+            assert wb.closed_form_bytes(model, name, p=1, mesh=mesh) == 0
+            assert wb.closed_form_memory(model, name, p=1, mesh=mesh).peak_bytes == step.peak_bytes
+
+
+def test_a_mesh_is_a_dict():
+    for mesh in (4, [("ulysses", 2), ("ring", 2)]):
+        with pytest.raises(ValueError, match=r"a mesh is a dict, such as"):
+            wb.fake_step(VIDEO, "usp", p=4, mesh=mesh)

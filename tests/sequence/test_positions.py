@@ -80,3 +80,12 @@ def test_tables_are_weights():
 def test_refusals():
     with pytest.raises(ValueError, match="a head's width must be a multiple of 4; got 2"):
         replace(VIDEO, stages=(("time", "space"),), positions="rope")
+
+
+@pytest.mark.parametrize("how", ["learned", "rope"])
+def test_a_zigzag_of_two_entries_is_cut_all_the_same(how):
+    """A rank's two runs, padding included, are then as long as the whole dim."""
+    model = replace(VIDEO, dims={"time": 2, "space": 6}, positions=how, d_model=48, num_heads=4)
+    zigzag = STRATEGIES["ring"].with_options(order="zigzag")
+    (step,) = run_all([(model, zigzag, "time")], 2, "float64")
+    hold((model, zigzag, "time"), step, "float64")

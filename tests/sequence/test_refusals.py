@@ -7,6 +7,7 @@ from cases import spec
 
 import workbench as wb
 from workbench import step
+from workbench.dims import Lengths
 from workbench.strategies import by_name
 
 VIDEO = spec("time=4 space=6", ("space", "time"), heads=6, d_model=24)
@@ -64,6 +65,32 @@ def test_a_subclass_is_refused_by_its_own_name():
 def test_a_step_runs_at_least_once(repeats):
     with pytest.raises(ValueError, match="repeats must be an integer of at least 1"):
         wb.run_step(VIDEO, "dsp", p=2, repeats=repeats)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", True, 2**70])
+def test_a_seed_is_a_number(seed):
+    for call in (wb.fake_step, wb.run_step):
+        with pytest.raises(ValueError, match="seed must be an integer of at least 0"):
+            call.__wrapped__(VIDEO, "dsp", p=2, seed=seed)
+
+
+def test_what_would_change_nothing_is_refused():
+    with pytest.raises(ValueError, match="autocast computes float32's products in bfloat16"):
+        wb.fake_step(VIDEO, "dsp", p=2, dtype="float64", autocast=True)
+    with pytest.raises(ValueError, match="single on 2 ranks computes the same on each"):
+        wb.fake_step(VIDEO, "single", p=2, fsdp=True)
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("inf"), float("nan"), 1e10])
+def test_a_timeout_is_a_time(timeout_s):
+    with pytest.raises(ValueError, match=r"timeout_s must be more than 0 s and at most 2,592,000"):
+        wb.run_local(print, 2, timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize("valid", [None, {"time": 5}, {"time": (1.5,)}, {"time": "1"}])
+def test_lengths_are_whole_numbers(valid):
+    with pytest.raises(ValueError, match="one whole number for each sample"):
+        Lengths.__init__.__wrapped__(object.__new__(Lengths), valid)
 
 
 def test_a_class_that_is_no_strategy():

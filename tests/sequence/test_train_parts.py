@@ -17,6 +17,7 @@ from workbench.train import (
     TrainTask,
     batch_of,
     digit_images,
+    fake_training,
     from_patches,
     moving_digits,
     to_patches,
@@ -99,6 +100,13 @@ def test_held_out_clips_are_of_other_digits():
         ({"buckets": [{"time": 8}]}, "dims 'time' and 'space', got .'time'."),
         ({"spec": wb.PRESETS["toy-text"]}, "got .'tokens'."),
         ({"patch": 2, "buckets": [{"time": 1, "space": 1}]}, "at least 4 x 4"),
+        (
+            {
+                "spec": replace(DIGITS, positions="learned"),
+                "buckets": [{"time": 16, "space": 16}],
+            },
+            "bucket of .*'time': 16.* learned positions .* give the spec the largest",
+        ),
     ],
 )
 def test_a_task_that_makes_no_sense_is_refused(change, words):
@@ -121,6 +129,24 @@ def test_a_run_that_cannot_be_is_refused_before_it_starts(tmp_path):
             train(replace(TASK, **other), "dsp", 2, checkpoint_dir=tmp_path)
     with pytest.raises(ValueError, match="resume=True"):
         train(TASK, "dsp", 2, checkpoint_dir=tmp_path, resume=False)
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ValueError, match="is a file; give a folder"):
+        train(TASK, "dsp", 2, checkpoint_dir=file)
+    with pytest.raises(ValueError, match="no axis 'data'"):
+        train(TASK, "dsp", 2, mesh={"data": 2})
+    with pytest.raises(ValueError, match="usp needs a mesh with the axes ulysses, ring"):
+        train(TASK, "usp", 4)
+
+
+def test_a_mesh_trains_to_one_devices_losses():
+    task = replace(TASK, steps=2, dtype="float64")
+    one = train(task, "single", 1).losses
+    meshes = {"usp": {"ulysses": 1, "ring": 2}, "dsp-ulysses": {"ulysses": 2, "dsp": 1}}
+    for name, mesh in meshes.items():
+        run = train(task, name, 2, mesh=mesh)
+        assert run.losses == pytest.approx(one, rel=1e-12)
+        assert [run.sent_bytes] == [s.sent_bytes for s in fake_training(task, name, 2, mesh)]
 
 
 def test_an_interrupted_checkpoint_leaves_the_one_before(tmp_path, monkeypatch):

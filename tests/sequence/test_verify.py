@@ -21,7 +21,7 @@ from own_ring import OwnRing
 
 import workbench as wb
 from workbench.conformance.report import CHECKS
-from workbench.strategies import DSP, STRATEGIES, Ulysses
+from workbench.strategies import DSP, MESHED, STRATEGIES, Ulysses
 
 #: The two plainest models: enough to find what is planted here, and quick.
 PLAIN = ("two dims", "uneven, a batch")
@@ -47,6 +47,11 @@ def test_options_and_own_classes_pass():
     assert any("needs dims that p=2 divides" in refusal for refusal in report.refused)
 
 
+def said(difference):
+    """Its text in one line."""
+    return " ".join(str(difference).split())
+
+
 MUTANTS = {
     NoSum: ("gradients", "gradient of layers.1.mlp.1.down.bias", "all-reduce of them is missing"),
     NoF: ("gradients", "gradient of layers.1.mlp.1.norm.bias", "all-reduce of them is missing"),
@@ -69,7 +74,7 @@ def test_a_planted_mistake_is_found_and_placed(mutant):
     first = report.first
     assert first.check == check, report
     assert first.tensor.startswith(tensor), report
-    assert hint in str(first), report
+    assert hint in said(first), report
     assert first.layer is not None
     assert first.stage is not None
     assert first.rank is not None
@@ -200,7 +205,7 @@ class TwiceTheLoss(DSP):
 def test_other_mistakes(wrong, check, text):
     report = wb.verify(wrong, ranks=(2,), models=[*PLAIN, "one head"])
     assert check in {failure.check for failure in report.failures}, report
-    assert any(text in str(f) for f in report.failures if f.check == check), report
+    assert any(text in said(f) for f in report.failures if f.check == check), report
 
 
 def test_only_the_models_that_are_asked_for_are_tried():
@@ -219,3 +224,42 @@ def test_what_is_no_strategy_is_refused():
         wb.verify("dsp", ranks=(1,))
     with pytest.raises(ValueError, match=r"models out of \['two dims'.*got \['four dims'\]"):
         wb.verify("dsp", models=["four dims"])
+
+
+@pytest.mark.parametrize("name", MESHED)
+def test_strategies_of_two_axes_get_meshes(name):
+    report = wb.verify(name, ranks=(2,), models=[*PLAIN, "one dim"])
+    report.assert_passed()
+    first, second = MESHED[name].axes
+    assert all(report.counts[check] for check in CHECKS)
+    assert any(f"p=2 as {first} 1 x {second} 2" in text for text in report.refused) == (
+        name != "usp"
+    )
+
+
+class NoMask(DSP):
+    """Forgets what is padding in each sample."""
+
+    def attend(self, q, k, v, layout, stage):
+        return super().attend(q, k, v, layout, wb.Stage(tuple(stage)))
+
+
+class WrongText(DSP):
+    def keys_and_values(self, text, *maps):
+        k, v = super().keys_and_values(text, *maps)
+        return k, 2 * v
+
+
+@pytest.mark.parametrize(
+    ("wrong", "model", "tensor"),
+    [
+        (NoMask, "samples of two lengths", "output of layers.0.attention.0"),
+        (WrongText, "a text", "output of layers.0.cross.0"),
+        (WrongText, "a text, cut", "output of layers.0.cross.0"),
+    ],
+)
+def test_samples_and_texts_are_looked_at(wrong, model, tensor):
+    report = wb.verify(wrong, ranks=(2,), models=["two dims", model])
+    assert report.first.check == "output"
+    assert report.first.tensor == tensor
+    assert model in report.first.case

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
+from numbers import Real
 
 from workbench.dims import check_count
 
@@ -102,6 +104,9 @@ class Device:
         ):  # fmt: skip
             if getattr(self, name) is not None:
                 _check_positive(f"{name} of {self.name}", getattr(self, name))
+        for name in ("launch_s", "attention_row_s"):
+            if getattr(self, name) is not None:
+                _check_seconds(f"{name} of {self.name}", getattr(self, name))
 
     @property
     def matmul_rate(self) -> float:
@@ -152,6 +157,13 @@ class Link:
     def __post_init__(self):
         for kind, rate in self.rates.items():
             _check_positive(f"bandwidth of {self.name} for {kind!r}", rate)
+        latencies = {f"alpha_s for {kind!r}": alpha for kind, alpha in self.alphas.items()}
+        for what, value in {
+            **latencies,
+            "step_s": self.step_s,
+            "message_s": self.message_s,
+        }.items():
+            _check_seconds(f"{what} of {self.name}", value)
         for what, by_kind in (("bandwidths", self.rates), ("latencies", self.alphas)):
             if "*" not in by_kind:
                 raise ValueError(
@@ -244,7 +256,9 @@ class Cluster:
             check_count(f"{name} of cluster {self.name!r}", getattr(self, name))
         if self.nics_per_node is not None:
             check_count(f"nics_per_node of cluster {self.name!r}", self.nics_per_node)
-        if self.oversubscription < 1:
+        _check_seconds(f"step_overhead_s of cluster {self.name!r}", self.step_overhead_s)
+        _check_positive(f"oversubscription of cluster {self.name!r}", self.oversubscription)
+        if not 1 <= self.oversubscription < inf:
             raise ValueError(
                 f"oversubscription of cluster {self.name!r} must be at least 1 (1 is a network "
                 f"that carries all that the nodes can send); got {self.oversubscription}"
@@ -276,7 +290,8 @@ class Cluster:
         return replace(self, device=self.alone) if p == 1 and self.alone is not None else self
 
     def check_ranks(self, p: int) -> None:
-        """Raise ValueError if there are fewer than ``p`` devices."""
+        """Raise ValueError if there are fewer than ``p`` devices, or ``p`` is no count."""
+        check_count("p (the number of ranks)", p)
         if p > self.gpus:
             known = f" ({self.notes})" if self.notes else ""
             raise ValueError(
@@ -286,6 +301,15 @@ class Cluster:
             )
 
 
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be positive, got {value!r}")
+def _check_positive(name: str, value: object) -> None:
+    if not (_is_number(value) and value > 0):
+        raise ValueError(f"{name} must be a positive number, got {value!r}")
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if not (_is_number(value) and 0 <= value < inf):
+        raise ValueError(f"{name} must be a number of seconds, 0 or more, got {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

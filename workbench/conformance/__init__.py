@@ -48,7 +48,7 @@ def verify(
     strategy : str or class
         A key of `STRATEGIES`, or a subclass of `Strategy`.
     ranks : sequence of int
-        Numbers of real ranks; one launch each.
+        Numbers of real ranks; one launch each. A strategy of several axes gets meshes of them.
     models : sequence of str, optional
         Keys of `SPECS`, to look at one failure again without the rest. ``None`` is all of them.
     timeout_s : float
@@ -92,7 +92,7 @@ def verify(
         here = [case for case in able if case.p == p]
         if here and not suite.runs(here, p, timeout_s):
             break
-    refused = tuple(f"{r.name}, p={r.p}: {r.error}" for r in refusals)
+    refused = tuple(f"{r.case}: {r.error}" for r in refusals)
     seconds = time.perf_counter() - started
     return Report(cls.name, dict(suite.counts), tuple(suite.sorted_failures()), refused, seconds)
 
@@ -134,11 +134,12 @@ class _Suite:
         return failures
 
     def refused(self, refusals: list[Refusal], accepted: int) -> None:
-        for name, p, error in refusals:
-            wrong = not isinstance(error, ValueError) or not str(error) or p == 1
+        for refusal in refusals:
+            error, alone = refusal.error, refusal.p == 1
+            wrong = not isinstance(error, ValueError) or not str(error) or alone
             text = f"`check` raised {type(error).__name__}: {error}"
-            text += "; every strategy runs on one rank" if p == 1 else ""
-            at = Difference("refusals", f"{name}, p={p}", text)
+            text += "; every strategy runs on one rank" if alone else ""
+            at = Difference("refusals", refusal.case, text)
             self.hold("refusals", [at] if wrong else [])
         self.counts["refusals"] += accepted
         if not accepted:

@@ -6,6 +6,7 @@ import functools
 import gc
 import time
 import traceback
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,8 +23,7 @@ from workbench.conformance.cases import Case
 from workbench.launch import local_device, run_fake, run_local
 from workbench.layout import Layout, trim_shard
 from workbench.meter import Meter
-from workbench.model import Transformer
-from workbench.rank import RankStep
+from workbench.rank import Held, RankStep
 from workbench.transformer import Place
 
 #: A whole launch may take this many times as long as one collective.
@@ -33,12 +33,17 @@ LET_GO_S = 1.0
 
 
 class Moment(NamedTuple):
-    """The residual stream on one rank, before ("input") or after ("output") a branch."""
+    """The residual stream on one rank, before ("input") or after ("output") a branch.
+
+    ``rank`` of ``size`` is its place along the axis of the layout.
+    """
 
     place: Place
     when: str
     part: Tensor
     layout: Layout
+    rank: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Attempt:
     weights: dict[str, Tensor]
     stream: list[Moment]
     gradients: dict[str, Tensor]
-    start: Layout
+    start: Held
     log: list[Collective]
     sent: list["Sent"]
 
@@ -156,14 +161,16 @@ def attempt(comm: Comm, case: Case, device: torch.device) -> Attempt | Raised:
     step, stream, witness = None, [], Witness(comm)
     try:
         with contextlib.nullcontext() if comm.group is None else witness:
-            step = RankStep(comm, case.spec, case.cls, case.dtype, 0, case.shard, device)
+            run = (case.cls, case.dtype, 0, case.shard, device, case.mesh)
+            step = RankStep(comm, case.spec, *run)
             weights = {name: _kept(w) for name, w in step.model.named_weights()}
-            _fill_padding(step.x, step.strategy.start, comm)
-            _watch(step.model, stream)
+            start = step.held(step.strategy.start)
+            _fill_padding(step.x, start)
+            _watch(step, stream)
             step.run()
         return Attempt(
             weights, stream, {name: _kept(t.grad) for name, t in step.leaves()},
-            step.strategy.start, list(comm.log), witness.sent,
+            start, list(comm.log), witness.sent,
         )  # fmt: skip
     except Exception as error:
         return _raised(comm, error, stream, [] if step is None else step.leaves())
@@ -180,26 +187,27 @@ def _raised(comm: Comm, error: Exception, stream: list[Moment], leaves: list) ->
     return Raised(comm.rank, site.layer, site.stage, text, at_s, stream)
 
 
-def _watch(model: Transformer, stream: list[Moment]) -> None:
+def _watch(step: RankStep, stream: list[Moment]) -> None:
     """While the model runs, append the residual stream around every branch to ``stream``."""
 
-    def watch(place, branch):
-        branch.register_forward_pre_hook(
-            lambda _, given: stream.append(Moment(place, "input", _kept(given[0]), given[1]))
-        )
-        branch.register_forward_hook(
-            lambda _, given, out: stream.append(Moment(place, "output", _kept(out), given[1]))
-        )
+    def seen(place, when, part, layout):
+        known = isinstance(layout, Layout)  # `arrange` may have returned anything
+        along = step.strategy.along(layout) if known else step.world
+        stream.append(Moment(place, when, _kept(part), layout, along.rank, along.size))
 
-    for place, branch in zip(model.places, model.branches, strict=True):
+    def watch(place, branch):
+        branch.register_forward_pre_hook(lambda _, given: seen(place, "input", *given[:2]))
+        branch.register_forward_hook(lambda _, given, out: seen(place, "output", out, given[1]))
+
+    for place, branch in zip(step.model.places, step.model.branches, strict=True):
         watch(place, branch)
 
 
-def _fill_padding(x: Tensor, layout: Layout, comm: Comm) -> None:
+def _fill_padding(x: Tensor, start: Held) -> None:
     with torch.no_grad():
-        data = trim_shard(x, layout, comm.rank, comm.size).clone()
+        data = trim_shard(x, *start).clone()
         x.normal_(generator=None if x.is_meta else torch.Generator(x.device).manual_seed(9))
-        trim_shard(x, layout, comm.rank, comm.size).copy_(data)
+        trim_shard(x, *start).copy_(data)
 
 
 def _kept(t: Tensor | None) -> Tensor | None:
@@ -219,4 +227,5 @@ def _kept_since(before: int) -> int:
 def _live_tensors() -> int:
     """Count the tensors that Python holds."""
     gc.collect()
-    return sum(issubclass(type(held), Tensor) for held in gc.get_objects())
+    kinds = Counter(map(type, gc.get_objects()))
+    return sum(count for kind, count in kinds.items() if issubclass(kind, Tensor))

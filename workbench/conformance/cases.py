@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
+from math import prod
 from typing import NamedTuple
 
 from workbench.dims import Stage
@@ -30,7 +32,14 @@ SPECS: dict[str, TransformerSpec] = {
     "causal in time": _spec({"time": 7, "space": 4}, "space", Stage("time", causal=True)),
     "a window": _spec({"tokens": 9}, Stage("tokens", causal=True, window=3)),
     "grouped queries": _spec({"time": 4, "space": 6}, "space", "time", num_kv_heads=4),
-}
+    "samples of two lengths": _spec(
+        {"time": 4, "space": 6}, "space", "time", batch=2, positions="learned",
+        valid={"time": (4, 3), "space": (2, 6)},
+    ),
+    "a text": _spec({"time": 4, "space": 6}, "space", "time", context_length=4),
+    "a text, cut": _spec({"time": 4, "space": 6}, "time", context_length=5, context="sharded"),
+    "two frames, rotary": _spec({"time": 2, "space": 6}, "space", "time", positions="rope"),
+}  # fmt: skip
 #: Beside float64: dtype -> the models that are run in it, too.
 ALSO = dict.fromkeys(("float32", "bfloat16"), ("two dims", "uneven, a batch"))
 
@@ -44,6 +53,12 @@ class Case:
     p: int
     shard: str | None = None
     dtype: str = "float64"
+    axes: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def mesh(self) -> dict[str, int] | None:
+        """Ranks along each axis, if the strategy has several."""
+        return dict(self.axes) or None
 
     @property
     def spec(self) -> TransformerSpec:
@@ -58,7 +73,12 @@ class Case:
     def __str__(self) -> str:
         sizes = " ".join(f"{name}={size}" for name, size in self.spec.dims.items())
         cut = f", {self.shard} cut first" if self.shard else ""
-        return f"{self.name} ({sizes}), p={self.p}, {self.dtype}{cut}"
+        return f"{self.name} ({sizes}), {ranks_in_words(self.p, self.axes)}, {self.dtype}{cut}"
+
+
+def ranks_in_words(p: int, axes: tuple[tuple[str, int], ...]) -> str:
+    """Such as ``"p=4"`` or ``"p=4 as ulysses 2 x ring 2"``."""
+    return f"p={p}" + (" as " if axes else "") + " x ".join(f"{name} {n}" for name, n in axes)
 
 
 class Refusal(NamedTuple):
@@ -67,6 +87,12 @@ class Refusal(NamedTuple):
     name: str
     p: int
     error: Exception
+    axes: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def case(self) -> str:
+        """The model and the ranks."""
+        return f"{self.name}, {ranks_in_words(self.p, self.axes)}"
 
 
 def cases_of(
@@ -74,19 +100,38 @@ def cases_of(
 ) -> tuple[list[Case], list[Refusal]]:
     """All steps that ``cls`` accepts on these numbers of ranks, and what it refuses."""
     cases, refusals = [], []
-    for p in counts:
-        for name, spec in ((name, SPECS[name]) for name in models):
+    least = min(n for n in counts if n > 1)
+    for p, name in product(counts, models):
+        spec = SPECS[name]
+        for axes in meshes_of(cls, p):
             try:
-                cls.check(spec, p)
+                cls.check(spec, dict(axes) or p)
             except Exception as error:  # also the wrong kind: the report says so
-                refusals.append(Refusal(name, p, error))
+                refusals.append(Refusal(name, p, error, axes))
                 continue
-            cases += [Case(name, cls, p, shard) for shard in _shards(cls, spec, p)]
-            if p == min(n for n in counts if n > 1):
-                first = _shards(cls, spec, p)[0]
+            shards = _shards(cls, spec, p)
+            cases += [Case(name, cls, p, shard, axes=axes) for shard in shards]
+            if p == least:
                 dtypes = [dtype for dtype, names in ALSO.items() if name in names]
-                cases += [Case(name, cls, p, first, dtype) for dtype in dtypes]
+                cases += [Case(name, cls, p, shards[0], dtype, axes) for dtype in dtypes]
     return cases, refusals
+
+
+def meshes_of(cls: type[Strategy], p: int) -> list[tuple[tuple[str, int], ...]]:
+    """How ``p`` ranks are arranged: with several axes, all ways that use most of them.
+
+    Examples
+    --------
+    >>> from workbench.strategies import MESHED
+    >>> [dict(axes) for axes in meshes_of(MESHED["usp"], 2)]
+    [{'ulysses': 1, 'ring': 2}, {'ulysses': 2, 'ring': 1}]
+    >>> meshes_of(MESHED["usp"], 4)
+    [(('ulysses', 2), ('ring', 2))]
+    """
+    ways = product(range(1, p + 1), repeat=len(cls.axes))
+    ways = [sizes for sizes in ways if prod(sizes) == p] if cls.axes else [()]
+    fewest = min(sizes.count(1) for sizes in ways)
+    return [tuple(zip(cls.axes, sizes, strict=True)) for sizes in ways if sizes.count(1) == fewest]
 
 
 def _shards(cls: type[Strategy], spec: TransformerSpec, p: int) -> list[str | None]:

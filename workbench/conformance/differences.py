@@ -13,7 +13,9 @@ from workbench.conformance.attempt import Attempt, Moment, Raised
 from workbench.conformance.cases import Case
 from workbench.conformance.report import Difference
 from workbench.layout import Layout, take_shard, trim_shard
+from workbench.rank import Held
 from workbench.step import closed_form_bytes
+from workbench.strategies.padding import real_tokens
 from workbench.transformer import initial_weights
 
 #: Largest error of a dtype, over one device's largest value in float64.
@@ -30,11 +32,11 @@ def wrong_shapes(
     for rank, attempt in enumerate(ranks):
         for moment, other in zip(attempt.stream, ranks[0].stream, strict=False):
             layout, shape = moment.layout, tuple(moment.part.shape)
-            if not isinstance(layout, Layout) or layout.sizes != one.start.sizes:
+            if not isinstance(layout, Layout) or layout.sizes != one.start.layout.sizes:
                 text = f"`arrange` returned {layout!r}, which is no layout of the stream."
-            elif shape != layout.local_shape(case.p):
+            elif shape != layout.local_shape(moment.size):
                 text = f"its shape is {shape}, but a rank's part in the layout {layout} that "
-                text += f"`arrange` returned has the shape {layout.local_shape(case.p)}."
+                text += f"`arrange` returned has the shape {layout.local_shape(moment.size)}."
             elif str(layout) != str(other.layout):
                 text = f"it has the layout {layout}, but {other.layout} on rank 0."
             else:
@@ -63,9 +65,11 @@ def output(case: Case, ranks: list[Attempt], one: Attempt) -> Iterator[Differenc
             layout, part = moment.layout, moment.part
             if layout.value == "partial":
                 part = sum(other.stream[i].part for other in ranks)
-            expected = take_shard(whole.part, layout, rank, case.p)
-            found, expected = (trim_shard(t, layout, rank, case.p) for t in (part, expected))
-            held = [layout.held(name, rank, case.p) for name in layout.sizes]
+            at = Held(layout, moment.rank, moment.size)
+            real = _real(case, at)
+            expected = take_shard(whole.part, *at) * real
+            found, expected = (trim_shard(t, *at) for t in (part * real, expected))
+            held = _entries(at)
             base = _at(moment, "output", case, rank)
             bound, scale = BOUNDS[case.dtype], whole.part.abs().max().item()
             for wrong in _differ(base, found, expected, held, bound, scale):
@@ -76,7 +80,7 @@ def output(case: Case, ranks: list[Attempt], one: Attempt) -> Iterator[Differenc
 def _stream_hint(case, moment, found, whole, rank, bound) -> str:
     """What the pattern of a wrong part of the stream tells."""
     layout, stage = moment.layout, moment.place.stage
-    for other in range(case.p):
+    for other in range(0 if case.axes else case.p):
         part = trim_shard(take_shard(whole.part, layout, other, case.p), layout, other, case.p)
         if other != rank and part.shape == found.shape and _close(found, part, bound):
             return (
@@ -113,10 +117,8 @@ def gradients(case: Case, ranks: list[Attempt], one: Attempt) -> Iterator[Differ
                 continue
             found, held = parts[rank], ()
             if name == "input":
-                held = [attempt.start.held(dim, rank, case.p) for dim in attempt.start.sizes]
-                found, expected = (
-                    trim_shard(t, attempt.start, rank, case.p) for t in (found, expected)
-                )
+                held = _entries(attempt.start)
+                found, expected = (trim_shard(t, *attempt.start) for t in (found, expected))
             for wrong in _differ(base, found, expected, held, bound, scale):
                 yield replace(wrong, hint=_gradient_hint(parts, found, expected, bound * scale))
 
@@ -135,7 +137,7 @@ def padding(case: Case, ranks: list[Attempt], one: Attempt) -> Iterator[Differen
     """Padding of the input that has a gradient: so the loss depends on it."""
     for rank, attempt in enumerate(ranks):
         gradient = attempt.gradients["input"].clone()
-        trim_shard(gradient, attempt.start, rank, case.p).zero_()
+        trim_shard(gradient, *attempt.start).zero_()
         base = Difference("padding", str(case), "", rank=rank, tensor="gradient of input's padding")
         yield from _differ(base, gradient, torch.zeros_like(gradient), (), 0.0, 1.0)
 
@@ -178,7 +180,7 @@ def closed_form(case: Case, ranks: list[Attempt], one: Attempt) -> Iterator[Diff
     """Phases whose sum in the log is not the closed form's."""
     for phase in ("forward", "backward", "gradients"):
         logged = sum(record.sent_bytes for record in ranks[0].log if record.phase == phase)
-        how = {"p": case.p, "shard": case.shard, "dtype": case.dtype}
+        how = {"p": case.p, "shard": case.shard, "dtype": case.dtype, "mesh": case.mesh}
         try:
             predicted = closed_form_bytes(case.spec, case.cls, phase=phase, **how)
         except Exception as error:
@@ -267,10 +269,22 @@ def _weight_part(name: str, whole: Tensor, case: Case, rank: int) -> Tensor:
     return whole if dim is None else whole.chunk(case.p, dim)[rank]
 
 
-def _gradient_part(name, whole: Tensor, case: Case, start: Layout, rank: int) -> Tensor:
+def _gradient_part(name, whole: Tensor, case: Case, start: Held, rank: int) -> Tensor:
     if name == "input":
-        return take_shard(whole, start, rank, case.p)
+        return take_shard(whole, *start)
     return _weight_part(name, whole, case, rank)
+
+
+def _entries(at: Held) -> list[Sequence[int]]:
+    """Which entries of each dim a rank holds."""
+    return [at.layout.held(dim, at.rank, at.size) for dim in at.layout.sizes]
+
+
+def _real(case: Case, at: Held) -> Tensor:
+    """1 where a rank's token is one of its sample; what is computed of padding is nobody's."""
+    if not case.spec.valid:
+        return torch.ones(1)
+    return real_tokens(case.spec.valid, *at)
 
 
 def _close(found: Tensor, expected: Tensor, bound: float) -> bool:

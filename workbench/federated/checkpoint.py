@@ -22,6 +22,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from safetensors.numpy import load_file, save_file
 
+from workbench.federated.client_memory import check_memories
 from workbench.federated.history import History
 from workbench.federated.methods.base import Arrays, ServerState
 from workbench.federated.task import FederatedTask
@@ -122,6 +123,7 @@ def latest(
     folder = folders[-1]
     _check_files(folder)
     _check_task(folder, task, strict)
+    check_memories(run_dir)
     history = History.load(folder, task)
     done = len(history.rounds)
     if done > task.rounds:
@@ -183,6 +185,8 @@ def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
 @contextmanager
 def locked(run_dir: pathlib.Path):
     """Keep other processes out of a run's folder; the system drops a dead process's lock."""
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ValueError(f"run_dir={str(run_dir)!r} is a file; give a folder, new or not.")
     run_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run_dir / "run.lock")
     try:

@@ -1,15 +1,19 @@
 """What a client keeps between rounds; a replayed round finds the state before it."""
 
+import hashlib
 import os
 import pathlib
 
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from workbench.federated.methods.base import Arrays
 from workbench.federated.task import FederatedTask
 
 #: Beginnings of the names: the method's own arrays, and what compression has not sent yet.
 METHOD, FEEDBACK = "method/", "feedback/"
+#: Key of the checksum within a file.
+CHECKSUM = "sha256"
 #: A run can go back to the round before its last: states back to there are kept.
 ROUNDS_BACK = 2
 
@@ -30,17 +34,18 @@ class ClientMemory:
         found = [each for each in self._rounds() if each < number]
         if not found:
             return 0, {}
-        path = self._path(found[-1])
-        try:
-            return found[-1], load_file(path)
-        except Exception as error:
-            raise ValueError(f"{path} can't be read: {error}. Delete it to start from 0.") from None
+        return found[-1], _read(self._path(found[-1]))
+
+    def check(self) -> None:
+        """Read all that is kept; ValueError names a file that is damaged."""
+        for number in self._rounds():
+            _read(self._path(number))
 
     def write(self, number: int, arrays: Arrays) -> None:
         """Keep arrays as those of a round; the file gets its name when it is complete."""
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f"partial-{os.getpid()}"
-        save_file({k: a.copy() for k, a in arrays.items()}, partial)
+        save_file({k: a.copy() for k, a in arrays.items()}, partial, {CHECKSUM: _checksum(arrays)})
         partial.replace(self._path(number))
         rounds = self._rounds()
         needed = [each for each in rounds if each <= number - ROUNDS_BACK][-1:]
@@ -53,6 +58,35 @@ class ClientMemory:
 
     def _path(self, number: int) -> pathlib.Path:
         return self.folder / f"{number:06d}.safetensors"
+
+
+def check_memories(run_dir: str | os.PathLike) -> None:
+    """Raise ValueError if a client's state in a run's folder is damaged."""
+    for folder in sorted((pathlib.Path(run_dir) / "clients").glob("[0-9]*")):
+        ClientMemory(run_dir, int(folder.name)).check()
+
+
+def _read(path: pathlib.Path) -> Arrays:
+    try:
+        with safe_open(path, "numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if (file.metadata() or {}).get(CHECKSUM) != _checksum(arrays):
+                raise ValueError("its checksum differs")
+    except Exception as error:
+        raise ValueError(
+            f"{path} is damaged: {error}. Put it back, or delete it: the client then starts from "
+            "0, and the run goes on to other bits"
+        ) from None
+    return arrays
+
+
+def _checksum(arrays: Arrays) -> str:
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def part(arrays: Arrays, prefix: str) -> Arrays:

@@ -245,9 +245,19 @@ class History:
 
     @classmethod
     def load(cls, path: str | os.PathLike, task: FederatedTask | None = None) -> "History":
-        """Read what `save` wrote; ``task`` stands in for the one whose own rows were left out."""
+        """Read what `save` wrote; ``task`` stands in for the one whose own rows were left out.
+
+        ValueError if it is another task, but for its rounds.
+        """
         folder = pathlib.Path(path)
-        task = task or FederatedTask.from_json((folder / TASK).read_text())
+        saved = (folder / TASK).read_text()
+        task = task or FederatedTask.from_json(saved)
+        theirs, ours = json.loads(saved), json.loads(task.public_json())
+        if odd := [k for k in ours if k != "rounds" and theirs.get(k) != ours[k]]:
+            raise ValueError(
+                f"{str(folder)!r} holds another task's run; it differs in {', '.join(odd)}. Give "
+                "the task that was run."
+            )
         record = json.loads((folder / RECORD).read_text())
         rounds = tuple(
             Round(**each | {"evaluation": Evaluation(**each["evaluation"])})

@@ -42,12 +42,22 @@ def _joined(
 def check_enough(
     task: FederatedTask, number: int, needed: int, valid: int, failed: Mapping[str, str]
 ) -> None:
-    """Fail a round by name if fewer than ``needed`` updates are valid."""
+    """Fail a round by name if fewer than ``needed`` updates, or than a defence needs, are valid."""
     if valid < needed:
         raise RuntimeError(
             f"round {number}: {valid} valid updates, min_clients is {task.min_clients}. "
             + "; ".join(f"{name}: {why}" for name, why in failed.items())
         )
+    if task.defence is not None:
+        try:
+            task.defence.check_updates(valid)
+        except ValueError as error:
+            raise RuntimeError(
+                f"round {number}: with {valid} valid updates {task.defence!r} promises nothing: "
+                f"{error} Left out: "
+                + "; ".join(f"{name}: {why}" for name, why in failed.items())
+                + ". Ask more clients in a round, so that some may be missing."
+            ) from None
 
 
 def private_mean(
@@ -74,8 +84,7 @@ def private_mean(
 
 
 def defended(task: FederatedTask, server: ServerState, updates: Sequence[Update]) -> Arrays:
-    """``w + the defence's choice of the changes``, in float64; it must have enough of them."""
-    task.defence.check_updates(len(updates))
+    """``w + the defence's choice of the changes``, in float64; `check_enough` has counted them."""
     reference = task.method.evaluated(server, 0)
     chosen = task.defence.join(_changes(updates, reference))
     return {name: (a + chosen[name]).astype(a.dtype) for name, a in reference.items()}

@@ -6,6 +6,7 @@ written anew from the history with each checkpoint, so they never tell more than
 stand in none of them; ``samples.jsonl`` has some, if `keep_samples` is called.
 """
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -69,7 +70,7 @@ def write(run_dir: str | os.PathLike, history: History) -> None:
     folder, now = pathlib.Path(run_dir), datetime.datetime.now().astimezone()
     known = fingerprint(history.task)
     about = {"format": FORMAT, "name": folder.resolve().name, "begun": now.isoformat()}
-    if (folder / RUN).exists():
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # new, or damaged
         about["begun"] = json.loads((folder / RUN).read_text())["begun"]
     about |= {"written": now.isoformat(), "rounds_done": len(history.rounds)}
     about |= {"task": known["task"] | {"rounds": history.task.rounds}, "machine": known["machine"]}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -15,6 +16,8 @@ from workbench.federated.options.compatible import check_compatible
 
 #: Data that come with the project, and the columns that hold the text of each.
 DATASETS = {"chatterbot": ("question", "answer"), "sotu": ("text",)}
+#: A linear head has a row of weights for each label up to the largest.
+MOST_LABELS = 100_000
 CHOICES = {
     "optimizer": ("adamw", "sgd"),
     "tune": TUNES,
@@ -43,7 +46,11 @@ def as_rows(data: Any) -> tuple[dict[str, Any], ...]:
             f"dataset is a {type(data).__name__}; give one of {list(DATASETS)}, a list of dicts or "
             "a DataFrame, with a column 'client' and 'question', 'answer' or 'text'."
         )
-    rows = tuple(dict(row) for row in data)
+    rows = tuple(data)
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise ValueError(f"row {number} of dataset is a {type(row).__name__}; give a dict.")
+    rows = tuple(map(dict, rows))
     if not rows:
         raise ValueError("dataset has 0 rows; a run needs at least 2 for each client.")
     try:
@@ -64,7 +71,7 @@ def text_columns(task: Any) -> tuple[str, ...]:
         return ("features",)
     if isinstance(task.dataset, str):
         return DATASETS[task.dataset]
-    columns = set.intersection(*(set(row) for row in task.dataset))
+    columns = set().union(*task.dataset)
     return ("question", "answer") if {"question", "answer"} <= columns else ("text",)
 
 
@@ -109,6 +116,23 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_name(value: Any) -> bool:
+    """Whether it can name a client: text, or a number; a table's missing value is neither."""
+    return _is_text(value) or _is_finite(value)
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and abs(value) <= sys.float_info.max
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is text that says something, and that can be written down."""
+    try:
+        return isinstance(value, str) and bool(value.strip()) and bool(value.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+
+
 def _check_data(task: Any) -> None:
     if isinstance(task.dataset, str):
         if task.dataset not in DATASETS:
@@ -118,10 +142,11 @@ def _check_data(task: Any) -> None:
     else:
         needed = {"client", *text_columns(task)}
         for number, row in enumerate(task.dataset):
-            if missing := {name for name in needed if not str(row.get(name) or "").strip()}:
+            good = {n: (_is_name if n == "client" else _is_text)(row.get(n)) for n in needed}
+            if missing := sorted(name for name in needed if not good[name]):
                 raise ValueError(
-                    f"row {number} of dataset has no {sorted(missing)}; each row needs 'client' "
-                    "and either 'question' and 'answer', or 'text'."
+                    f"row {number} of dataset has no {missing}; each row needs 'client', a text or "
+                    "a number, and either 'question' and 'answer', or 'text', as texts."
                 )
     if task.model == "minilm" and text_columns(task) == ("text",):
         raise ValueError(
@@ -141,12 +166,12 @@ def _check_linear(task: Any) -> None:
     for number, row in enumerate(task.dataset):
         features, label = row.get("features"), row.get("label")
         good = isinstance(features, list) and len(features) == width > 0
-        good = good and all(_is_number(x) and math.isfinite(x) for x in features)
-        good = good and isinstance(label, int) and label >= 0 and str(row.get("client", "")).strip()
-        if not good:
+        good = good and all(map(_is_finite, features))
+        good = good and _is_number(label) and isinstance(label, int) and 0 <= label < MOST_LABELS
+        if not (good and _is_name(row.get("client"))):
             raise ValueError(
                 f"row {number} of dataset needs 'client', 'features', as many finite numbers as in "
-                f"row 0 ({width}), and 'label', a whole number of at least 0."
+                f"row 0 ({width}), and 'label', a whole number from 0 to {MOST_LABELS - 1}."
             )
     if isinstance(task.attack, LabelFlip | Backdoor):
         raise ValueError(f"{task.attack!r} changes texts, and model='linear' has none.")

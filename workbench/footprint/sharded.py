@@ -128,13 +128,13 @@ class Sharded:
         return (("gathered", self.groups[i]),)
 
     def _ahead(self, i: int) -> Events:
-        """In a forward the buffer of the gather before goes only now."""
+        """In a forward the buffer of the gather before goes only when this one is copied out."""
         events = self._gather(i)
         if i not in self._coming:
             return events
-        events += self.forward_ends()
+        events = (*events, *self._copied_out(i), *self.forward_ends())
         self._gathered = self.groups[i]
-        return (*events, *self._copied_out(i))
+        return events
 
     def _copied_out(self, i: int) -> Events:
         self._coming.remove(i)

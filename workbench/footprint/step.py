@@ -15,7 +15,7 @@ from workbench.footprint.walk import Gradient, Walk
 from workbench.layout import Layout, shard_size
 from workbench.mesh import Mesh
 from workbench.rank import own_comm
-from workbench.strategies import Strategy, ranks_of
+from workbench.strategies import Strategy, mesh_of, ranks_of
 from workbench.strategies.base import count_of
 from workbench.transformer import TransformerSpec
 
@@ -34,6 +34,7 @@ class StepForm:
     ):  # fmt: skip
         _check_covered(spec, cls)
         self.itemsize, self.accumulate, self.p = getattr(torch, dtype).itemsize, accumulate, p
+        mesh = mesh_of(cls, p, mesh)
         ranks, self.data = ranks_of(cls, p, mesh)
         own = count_of(ranks)
         self.spec = replace(spec, batch=shard_size(spec.batch, self.data) // accumulate)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from math import log
+from math import isfinite, log
 from typing import Any, NamedTuple
 
 from workbench.cluster import Cluster, Link
@@ -27,7 +27,8 @@ class Crossover(NamedTuple):
 class Sensitivity(NamedTuple):
     """How a step's time answers to one number: ``elasticity`` -1 means twice as much, half as long.
 
-    ``seconds`` is the time with ``factor`` times as much of it.
+    ``seconds`` is the time with ``factor`` times as much of it; sizes are whole numbers, so it may
+    be a little more or less than what was asked for.
     """
 
     name: str
@@ -156,19 +157,26 @@ def sensitivity(
     """Say how a step's time answers to each number of the machine, to each dim, and to ``p``.
 
     What cannot be varied like this, such as a dim that a factor leaves uneven, still counts its
-    padding; what the strategy then refuses is left out.
+    padding; what the strategy then refuses, or what the factor is too near to 1 to change, is left
+    out.
     """
+    if not (isfinite(factor) and factor > 0 and factor != 1):
+        raise ValueError(f"factor={factor!r}: how many times as much, above 0 and not 1; try 2")
     base = predict(spec, strategy, cluster, p=p, **options).seconds
     sizes = {**spec.dims, "batch": spec.batch, "p": p}
     found = []
     for name in [*MACHINE, *sizes]:
-        value = factor if name in MACHINE else max(1, round(sizes[name] * factor))
+        size = sizes.get(name, 1)
+        value = factor if name in MACHINE else max(1, round(size * factor))
+        if value == size:
+            continue
         try:
             model, machine, ranks = varied(spec, cluster, p, name, value)
             seconds = predict(model, strategy, machine, p=ranks, **options).seconds
         except ValueError:
             continue
-        found.append(Sensitivity(name, factor, seconds, log(seconds / base) / log(factor)))
+        more = value / size
+        found.append(Sensitivity(name, more, seconds, log(seconds / base) / log(more)))
     return found
 
 
@@ -192,7 +200,10 @@ def scaling(
         How far off predictions may be, as `band_of` makes it of errors that were found; ``None``:
         those of the paper's training figure (`validated`).
     """
+    if weak is not None and weak not in (*spec.dims, "batch"):
+        raise ValueError(f"weak={weak!r}: it is None, 'batch' or one of {', '.join(spec.dims)}")
     points: list[Point] = []
+    ps = list(ps)
     band = validated() if band is None else band
     for p in ps:
         model = spec
@@ -216,7 +227,7 @@ def sweep(
     Counting what a step does takes longer than timing it, so clusters vary fastest.
     """
     rows = []
-    strategies, clusters, ps = list(strategies), list(clusters), list(ps)
+    strategies, clusters, ps, options = map(list, (strategies, clusters, ps, options))
     for spec in specs:
         for strategy in strategies:
             for p in ps:

@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
-from workbench.closed_form import prepared
+from workbench.closed_form import CHECKPOINTS, DTYPES, FSDP, prepared
 from workbench.cluster import Cluster
-from workbench.cost import Cost, predict
+from workbench.cost import MODES, Cost, predict
+from workbench.dims import check_count
 from workbench.planner.budget import rank_memory
 from workbench.planner.candidates import Candidate, candidates
+from workbench.strategies import MESHED, STRATEGIES, Strategy, by_name
 from workbench.transformer import TransformerSpec
 from workbench.units import human_bytes
 
@@ -79,15 +81,16 @@ def plan(
     spec: TransformerSpec,
     cluster: Cluster,
     *,
-    p: int,
+    p: int | None = None,
+    gpus: int | None = None,
     objective: str = "seconds",
     dtype: str = "bfloat16",
     mode: str = "train",
     gradient_sync: str | None = None,
     accumulate: int = 1,
-    strategies: Iterable[str] | None = None,
-    checkpoints: Sequence[str] = _CHECKPOINTS,
-    fsdp: Sequence[bool | str] = (False, True),
+    strategies: Iterable[str | type[Strategy]] | None = None,
+    checkpoints: str | Sequence[str] = _CHECKPOINTS,
+    fsdp: bool | str | Sequence[bool | str] = (False, True),
     memory_bytes: int | None = None,
     meshes: bool = True,
 ) -> list[Plan]:
@@ -97,11 +100,13 @@ def plan(
     ----------
     spec, cluster, p, dtype, mode, gradient_sync, accumulate
         As for `predict`.
+    gpus : int
+        Another word for ``p``; give one of the two.
     objective : {"seconds", "memory_bytes"}
         What the plans that fit are ranked by.
-    strategies : iterable of str, optional
-        Only these; by default all.
-    checkpoints, fsdp : sequence
+    strategies : iterable of str or class, optional
+        Only these of the library's; by default all.
+    checkpoints, fsdp : sequence, or one value
         What to try; in inference there is nothing to checkpoint.
     memory_bytes : int, optional
         Of each device; by default as the cluster's has it.
@@ -116,7 +121,7 @@ def plan(
     Raises
     ------
     ValueError
-        If the objective is unknown, or the cluster has fewer than ``p`` devices.
+        If a word is unknown, a number can't be, or the cluster has fewer than ``p`` devices.
 
     Examples
     --------
@@ -128,20 +133,50 @@ def plan(
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {objective!r}")
+    if not isinstance(cluster, Cluster):
+        raise ValueError(f"a Cluster is needed, such as CLUSTERS['dgx-h100']; got {cluster!r}")
+    if (p is None) == (gpus is None):
+        raise ValueError(f"give p, or gpus, which is the same; got p={p}, gpus={gpus}")
+    p = gpus if p is None else p
     cluster.check_ranks(p)
+    budget = cluster.device.memory_bytes if memory_bytes is None else memory_bytes
+    checkpoints, fsdp = ((x,) if isinstance(x, str | bool) else x for x in (checkpoints, fsdp))
+    _check(dtype, mode, gradient_sync, accumulate, checkpoints, fsdp, budget)
     given = {"dtype": dtype, "accumulate": accumulate}
     if mode == "inference":
         checkpoints = ("none",)
-    budget = cluster.device.memory_bytes if memory_bytes is None else memory_bytes
     timed = {**given, "mode": mode, "gradient_sync": gradient_sync}
     found = []
-    wanted = None if strategies is None else set(strategies)
+    wanted = None if strategies is None else _wanted(strategies)
     for candidate in candidates(spec, p):
         allowed = meshes or candidate.mesh is None
         if allowed and (wanted is None or candidate.strategy in wanted):
             found += _of(candidate, spec, cluster, p, timed, checkpoints, fsdp, budget)
-    found = _advised(found, budget)
+    found = _advised(found, budget, spec)
     return sorted(found, key=lambda q: (not q.fits, getattr(q, objective) or 0, q.seconds))
+
+
+def _check(dtype, mode, gradient_sync, accumulate, checkpoints, fsdp, budget) -> None:
+    """What no plan could have is refused once, rather than by every plan."""
+    asked = [
+        ("dtype", [dtype], DTYPES), ("mode", [mode], MODES),
+        ("gradient_sync", [gradient_sync], (None, "flat", "ddp")),
+        ("checkpoints", checkpoints, CHECKPOINTS), ("fsdp", fsdp, FSDP),
+    ]  # fmt: skip
+    for name, values, known in asked:
+        if odd := [value for value in values if value not in known]:
+            raise ValueError(f"{name} must be of {', '.join(map(str, known))}; got {odd[0]!r}")
+    check_count("accumulate", accumulate)
+    if not budget >= 1:
+        raise ValueError(f"memory_bytes must be a positive number of bytes, got {budget!r}")
+
+
+def _wanted(strategies: Iterable[str | type[Strategy]]) -> set[str]:
+    named = [strategies] if isinstance(strategies, str) else list(strategies)
+    names = {by_name(strategy).name for strategy in named}
+    if own := names - {*STRATEGIES, *MESHED}:
+        raise ValueError(f"the planner ranks the library's strategies; {', '.join(own)} is not one")
+    return names
 
 
 def pareto(plans: Iterable[Plan]) -> list[Plan]:
@@ -209,14 +244,15 @@ def bound(cost: Cost) -> tuple[str, str]:
     return most, f"{most} takes {parts[most] / cost.seconds:.0%} of the step"
 
 
-def _advised(plans: list[Plan], budget: int) -> list[Plan]:
+def _advised(plans: list[Plan], budget: int, spec: TransformerSpec) -> list[Plan]:
     """Tell the plans that need too much memory what the smallest change is that would fit."""
+    smaller = ", a larger accumulate= or a smaller batch" if spec.batch > 1 else ""
     advised = []
     for q in plans:
         if not q.fits and q.memory_bytes is not None:
             same = [r for r in plans if r.fits and (r.strategy, r.mesh) == (q.strategy, q.mesh)]
-            best = min(same, key=lambda r: r.seconds, default=None)
-            way = "with more ranks, a larger accumulate= or a smaller batch it may"
+            best = min(same, key=lambda r: (_changes(q, r), r.seconds), default=None)
+            way = f"with more ranks{smaller} it may"
             if best is not None:
                 way = f"checkpoint={best.checkpoint!r} and fsdp={best.fsdp} would"
             reason = (
@@ -225,3 +261,8 @@ def _advised(plans: list[Plan], budget: int) -> list[Plan]:
             q = replace(q, reason=reason)
         advised.append(q)
     return advised
+
+
+def _changes(one: Plan, other: Plan) -> int:
+    """How many of the two settings beside the mesh differ."""
+    return (one.checkpoint != other.checkpoint) + (one.fsdp != other.fsdp)

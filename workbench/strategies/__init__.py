@@ -34,6 +34,13 @@ MESHED: dict[str, type[Strategy]] = {
 }
 
 
+def mesh_of(
+    cls: type[Strategy], p: int, mesh: Mapping[str, int] | None
+) -> Mapping[str, int] | None:
+    """The mesh as given; one rank needs none, whatever axes the strategy has."""
+    return dict.fromkeys(cls.axes, 1) if p == 1 and cls.axes and not mesh else mesh
+
+
 def ranks_of(cls: type[Strategy], p: int, mesh: Mapping[str, int] | None) -> tuple[Ranks, int]:
     """The ranks that the strategy itself gets, and those that the samples are cut over.
 
@@ -43,7 +50,7 @@ def ranks_of(cls: type[Strategy], p: int, mesh: Mapping[str, int] | None) -> tup
         If the mesh does not have the axes that the strategy needs, or not ``p`` ranks.
     """
     check_count("p (the number of ranks)", p)
-    own = check_mesh(mesh or {cls.name: p}, p)
+    own = check_mesh(mesh_of(cls, p, mesh) or {cls.name: p}, p)
     data = own.pop(DATA, 1)
     if cls.axes:
         if set(own) != set(cls.axes):

@@ -73,7 +73,7 @@ class DSPxDSP(Strategy):
         """Yield (before, after) of each all-to-all ahead of ``stage``; the inner cuts go first."""
         cuts = [*layout.outer, Cut(layout.split, layout.axis, *places[layout.axis])]
         for cut in reversed(cuts):
-            if cut.axis in cls.moving and cut.dim in stage:
+            if cut.axis in cls.moving and cut.dim in stage and cut.parts > 1:
                 if cut.axis != layout.axis:
                     layout = layout.turned(cut.axis, *places[layout.axis])
                 after = layout.with_split(_free(geometry, layout, stage, upcoming))
@@ -142,7 +142,8 @@ def _free(geometry: Geometry, layout: Layout, stage: Stage, upcoming: Sequence[S
         next_use = next((i for i, s in enumerate(upcoming) if dim in s), len(upcoming))
         return dim not in taken, next_use
 
-    return max(free_dims(geometry, stage), key=merit)
+    # Where none is free, `check` has seen to it that the moving axes have one rank, or none moves.
+    return max(free_dims(geometry, stage) or geometry.dims, key=merit)
 
 
 def _sent(before: Layout, after: Layout, parts: int) -> int:

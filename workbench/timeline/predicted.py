@@ -7,6 +7,7 @@ from typing import Any
 
 from workbench.cluster import Cluster
 from workbench.cost import step_counts
+from workbench.dims import check_count
 from workbench.strategies import Strategy
 from workbench.timeline.spans import LANES, Span
 from workbench.timing import LAUNCHES, Clock, StepCounts, Timed
@@ -68,6 +69,9 @@ def predicted_timeline(
     """
     if gradient_sync not in (None, "flat", "ddp"):
         raise ValueError(f"gradient_sync must be 'flat' or 'ddp', got {gradient_sync!r}")
+    check_count("ranks", ranks)
+    if ranks > p:
+        raise ValueError(f"ranks={ranks} of p={p}: at most all of them can be drawn")
     step = step_counts(spec, strategy, cluster, p=p, **run)
     spans = _Line(step, cluster.working(p), gradient_sync or "ddp").spans()
     return [replace(span, rank=rank) for rank in range(ranks) for span in spans]

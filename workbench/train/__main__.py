@@ -5,7 +5,7 @@ import os
 from dataclasses import replace
 from statistics import fmean
 
-from workbench.strategies import STRATEGIES
+from workbench.strategies import MESHED, STRATEGIES
 from workbench.train.run import Training, fake_training, torchrun_train, train
 from workbench.train.task import DIGITS, DTYPES, OPTIMIZERS, TrainTask
 from workbench.units import human_bytes, human_seconds
@@ -16,7 +16,7 @@ LINES = 10
 
 def summary(run: Training) -> str:
     """Say in a few lines what was learned, what was sent, and how fast it was."""
-    faked = fake_training(run.task, run.strategy, run.p)
+    faked = fake_training(run.task, run.strategy, run.p, run.mesh)
     predicted = fmean(step.sent_bytes for step in faked)
     flops = fmean(step.flops for step in faked)
     before, after = run.held_out
@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = {"checkpoint_dir": given.checkpoints, "checkpoint_every": given.every}
     try:
         task = _task(given)
+        options["mesh"] = _mesh(given.mesh)
         options["on_step"] = _Printed(task.steps)
         if under_torchrun:
             run = torchrun_train(task, given.strategy, **options)
@@ -70,7 +71,9 @@ class _Printed:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m workbench.train", description=main.__doc__)
-    parser.add_argument("--strategy", choices=STRATEGIES, default="dsp")
+    parser.add_argument("--strategy", choices=[*STRATEGIES, *MESHED], default="dsp")
+    parser.add_argument("--mesh", action="append", default=[], metavar="AXIS=RANKS",
+                        help="ranks along an axis; once for each, the outermost first")  # fmt: skip
     parser.add_argument("--p", type=int, default=4, help="ranks; under torchrun it decides")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--lr", type=float, default=TrainTask.lr)
@@ -87,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoints", help="folder to go on from, and to leave checkpoints in")
     parser.add_argument("--every", type=int, default=50, help="steps between two checkpoints")
     return parser
+
+
+def _mesh(given: list[str]) -> dict[str, int] | None:
+    axes = dict(axis.partition("=")[::2] for axis in given)
+    if not all(ranks.isdigit() for ranks in axes.values()):
+        raise ValueError(f"--mesh wants AXIS=RANKS, such as ulysses=2; got {' '.join(given)}")
+    return {axis: int(ranks) for axis, ranks in axes.items()} or None
 
 
 def _task(given: argparse.Namespace) -> TrainTask:

@@ -62,7 +62,7 @@ class Denoiser(nn.Module):
 
     def mine(self, whole: Tensor) -> Tensor:
         """This rank's part of a tensor of tokens, as the transformer wants it."""
-        comm = self.strategy.comm
+        comm = self.strategy.along(self.strategy.start)
         return take_shard(whole, layout_of(whole, self.strategy.start), comm.rank, comm.size)
 
     def places(self, like: Patches) -> Float[Tensor, "1 time space features"]:

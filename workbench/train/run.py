@@ -4,7 +4,7 @@ import os
 import statistics
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,6 +49,8 @@ class Training:
         Of this call's steps, on rank 0 [s].
     stopped : bool
         Whether it was stopped before its last step.
+    mesh : mapping of str to int, or None
+        Ranks along each axis, if it ran on a mesh.
     """
 
     task: TrainTask
@@ -59,6 +61,7 @@ class Training:
     logs: tuple[list[Collective], ...] = field(repr=False)
     step_seconds: tuple[float, ...] = field(repr=False)
     stopped: bool = False
+    mesh: Mapping[str, int] | None = None
 
     @property
     def seconds(self) -> float:
@@ -103,6 +106,7 @@ def train(
     strategy: str | type[Strategy] = "dsp",
     p: int = 4,
     *,
+    mesh: Mapping[str, int] | None = None,
     checkpoint_dir: str | os.PathLike | None = None,
     checkpoint_every: int = 50,
     resume: bool = True,
@@ -116,8 +120,8 @@ def train(
     ----------
     task : TrainTask
         What to train.
-    strategy, p
-        As for `run_step`. The losses don't depend on them.
+    strategy, p, mesh
+        As for `run_step`, without an axis ``"data"``. The losses don't depend on them.
     checkpoint_dir : path or None
         Where checkpoints are left: each ``checkpoint_every`` steps, and at the end. Whatever
         happens, no more is lost than what came after the last one.
@@ -141,7 +145,7 @@ def train(
     An interrupt (Ctrl-C, or a notebook's) stops all ranks after the same step, too: the result is
     what was trained so far, and a checkpoint is left.
     """
-    cls, options = _prepare(task, strategy, p, checkpoint_dir, checkpoint_every, resume)
+    cls, options = _prepare(task, strategy, p, mesh, checkpoint_dir, checkpoint_every, resume)
     images = digit_images()
     with tempfile.TemporaryDirectory(prefix="workbench-train-") as name:
         report = FileReport(Path(name))
@@ -153,13 +157,14 @@ def train(
                     lambda _, comm: rank_train(comm, task, cls, images, report, **options)
                 ),
             )
-    return _result(task, cls, ranks)
+    return _result(task, cls, mesh, ranks)
 
 
 def torchrun_train(
     task: TrainTask,
     strategy: str | type[Strategy] = "dsp",
     *,
+    mesh: Mapping[str, int] | None = None,
     checkpoint_dir: str | os.PathLike | None = None,
     checkpoint_every: int = 50,
     resume: bool = True,
@@ -170,18 +175,23 @@ def torchrun_train(
     Checkpoints need a folder that all nodes see. ``on_step`` is called on rank 0, in its process.
     """
     p = int(os.environ["WORLD_SIZE"])
-    cls, options = _prepare(task, strategy, p, checkpoint_dir, checkpoint_every, resume)
+    cls, options = _prepare(task, strategy, p, mesh, checkpoint_dir, checkpoint_every, resume)
     images, report = digit_images(), on_step or _no_report
     ranks = run_torchrun(lambda rank, comm: rank_train(comm, task, cls, images, report, **options))
-    return None if ranks is None else _result(task, cls, ranks)
+    return None if ranks is None else _result(task, cls, mesh, ranks)
 
 
-def fake_training(task: TrainTask, strategy: str | type[Strategy], p: int) -> tuple[FakedStep, ...]:
+def fake_training(
+    task: TrainTask,
+    strategy: str | type[Strategy],
+    p: int,
+    mesh: Mapping[str, int] | None = None,
+) -> tuple[FakedStep, ...]:
     """Go through one step of each bucket on meta tensors; nothing is sent, any ``p``."""
-    cls = task.check(strategy, p)
+    cls = task.check(strategy, p, mesh)
 
     def on_rank(rank, comm):
-        trainer, faked = Trainer(comm, task, cls, None, torch.device("meta")), []
+        trainer, faked = Trainer(comm, task, cls, None, torch.device("meta"), mesh), []
         for step, model in enumerate(trainer.models):
             comm.log.clear()
             with Meter(trainer.weights.values()) as meter:
@@ -260,23 +270,25 @@ def _watch(report: FileReport, on_step: Report, over: threading.Event, errors: l
         report.stop.touch()
 
 
-def _prepare(task, strategy, p, checkpoint_dir, every, resume):
-    cls = task.check(strategy, p)
+def _prepare(task, strategy, p, mesh, checkpoint_dir, every, resume):
+    cls = task.check(strategy, p, mesh)
     check_count("checkpoint_every", every)
     folder = None if checkpoint_dir is None else Path(checkpoint_dir).absolute()
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ValueError(f"checkpoint_dir={folder} is a file; give a folder, new or not")
     start = start_from(folder, task, resume)
-    return cls, {"start": start, "folder": folder, "every": every}
+    return cls, {"mesh": mesh, "start": start, "folder": folder, "every": every}
 
 
 def _no_report(step: int, loss: float) -> bool:
     return False
 
 
-def _result(task, cls, ranks) -> Training:
+def _result(task, cls, mesh, ranks) -> Training:
     first = ranks[0]
     assert all(rank["losses"] == first["losses"] for rank in ranks), "the ranks' losses differ"
     assert all(rank["logs"] == first["logs"] for rank in ranks), "the ranks' logs differ"
     return Training(
         task, cls.name, len(ranks), tuple(first["losses"]), first["weights"],
-        tuple(first["logs"]), tuple(first["seconds"]), first["stopped"],
+        tuple(first["logs"]), tuple(first["seconds"]), first["stopped"], mesh,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.dims import check_count
+from workbench.mesh import DATA
 from workbench.strategies import Strategy, select
 from workbench.train.digits import SMALLEST_SIDE, TRAINED_ON, Clips, Images, moving_digits
 from workbench.transformer import TransformerSpec
@@ -106,7 +107,16 @@ class TrainTask:
             )
         for dims in self.buckets or (self.spec.dims,):
             _check_frames(dims, self.patch)
+            self._check_positions(dims)
         assert self.specs, "each bucket makes a spec, or says why not"
+
+    def _check_positions(self, dims: Mapping[str, int]) -> None:
+        most = self.spec.dims
+        if self.spec.positions == "learned" and any(dims[name] > most[name] for name in most):
+            raise ValueError(
+                f"a bucket of {dict(dims)} has places that learned positions for {dict(most)} know "
+                "nothing of; give the spec the largest bucket's dims, or positions='rope'"
+            )
 
     @property
     def specs(self) -> tuple[TransformerSpec, ...]:
@@ -125,9 +135,15 @@ class TrainTask:
         """Pixels along each edge of a step's frames."""
         return isqrt(self.spec_of(step).dims["space"]) * self.patch
 
-    def check(self, strategy: str | type[Strategy], p: int) -> type[Strategy]:
+    def check(
+        self, strategy: str | type[Strategy], p: int, mesh: Mapping[str, int] | None = None
+    ) -> type[Strategy]:
         """The strategy's class, if it can run every bucket on ``p`` ranks; else ValueError."""
-        classes = [select(strategy, spec, p) for spec in self.specs]
+        classes = [select(strategy, spec, p, mesh) for spec in self.specs]
+        if mesh and DATA in mesh:
+            raise ValueError(
+                f"here all ranks share each clip, so there is no axis {DATA!r}; got mesh={mesh}"
+            )
         return classes[0]
 
     def to_json(self) -> str:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from workbench.comm import Comm
 from workbench.launch import local_device
 from workbench.layout import take_shard, trim_shard
-from workbench.strategies import Strategy, choose_shard
+from workbench.mesh import Mesh
+from workbench.rank import own_comm
+from workbench.strategies import Strategy, choose_shard, mesh_of, ranks_of
 from workbench.train.checkpoint import load, save
 from workbench.train.denoiser import Denoiser, first_weights, layout_of
 from workbench.train.digits import Images
@@ -35,15 +37,17 @@ class Trainer:
 
     def __init__(
         self, comm: Comm, task: TrainTask, cls: type[Strategy], images: Images | None,
-        device: torch.device,
+        device: torch.device, mesh: Mapping[str, int] | None = None,
     ):  # fmt: skip
         self.comm, self.task, self.images, self.device = comm, task, images, device
         self.losses: list[float] = []
         logical = first_weights(task, device.type)
-        self.models = []
+        self.models, mesh = [], mesh_of(cls, comm.size, mesh)
+        (ranks, _), grid = ranks_of(cls, comm.size, mesh), Mesh(comm, mesh) if mesh else None
         for spec in task.specs:
-            shard = choose_shard(cls, spec, comm.size, spec.branches, None)
-            self.models.append(Denoiser(spec, cls(comm, spec, shard), logical))
+            shard = choose_shard(cls, spec, ranks, spec.branches, None)
+            strategy = cls(own_comm(cls, comm, grid), spec, shard)
+            self.models.append(Denoiser(spec, strategy, logical))
             share_weights(self.models[0], self.models[-1])
         self.strategy = self.models[0].strategy
         self.weights = dict(self.models[0].named_weights())
@@ -65,7 +69,8 @@ class Trainer:
         noisy, moment, target = self._batch(step)
         said, layout = model(noisy, moment)
         layout = layout_of(target, layout)
-        place = (layout, self.comm.rank, self.comm.size)
+        along = model.strategy.along(layout)
+        place = (layout, along.rank, along.size)
         missed = trim_shard(said, *place) - trim_shard(take_shard(target, *place), *place)
         loss = missed.square().sum() / target.numel()
         loss.backward()
@@ -142,6 +147,7 @@ def rank_train(
     cls: type[Strategy],
     images: Images,
     report: Report,
+    mesh: Mapping[str, int] | None = None,
     start: Path | None = None,
     folder: Path | None = None,
     every: int = 50,
@@ -152,12 +158,14 @@ def rank_train(
     ----------
     report : callable
         As `Report`; rank 0's is called.
+    mesh : mapping of str to int, optional
+        As of `train`.
     start, folder : Path or None
         The checkpoint to begin with; where to leave new ones.
     every : int
         Steps from one checkpoint to the next. There is one at the end in any case.
     """
-    trainer = Trainer(comm, task, cls, images, local_device())
+    trainer = Trainer(comm, task, cls, images, local_device(), mesh)
     if start is not None:
         trainer.restore(load(start))
     logs, seconds, asked, stopped = {}, [], False, False

@@ -66,10 +66,10 @@ class Schedules(w.VBox):
     def _draw(self, change=None) -> None:
         value = {name: control.value for name, control in self.controls.items()}
         dims = {name: value[name] for name in self.spec.dims}
-        spec = replace(self.spec, dims=dims, num_layers=value["layers"])
         shard = value["first"] if value["first"] in dims else None
         names = dict.fromkeys((value["schedule"], value["against"]))
         try:
+            spec = replace(self.spec, dims=dims, num_layers=value["layers"])
             self.tables = [figures.timetable(spec, name, value["p"], shard) for name in names]
         except ValueError as error:
             self.tables, self.picture.value = [], ""

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from workbench.federated.methods.base import CONTROL
 from workbench.federated.option import Option, check_number
 
 Arrays = dict[str, np.ndarray]
@@ -105,6 +106,9 @@ class Int8(Compression):
 class TopK(Compression):
     """The largest numbers of the whole change, with their places: 8 bytes a number that is sent.
 
+    What travels beside the model, such as control variates, is of another size and has its own
+    share: neither crowds out the other.
+
     Parameters
     ----------
     fraction : float
@@ -128,7 +132,7 @@ class TopK(Compression):
 
     def kept(self, specs: Specs) -> int:
         """How many numbers travel."""
-        return max(1, round(self.fraction * _size(specs)))
+        return sum(max(1, round(self.fraction * size)) for size in _sizes(specs) if size)
 
     def wire(self, specs: Specs) -> Specs:
         k = self.kept(specs)
@@ -136,9 +140,13 @@ class TopK(Compression):
 
     def encode(self, delta: Arrays) -> Arrays:
         flat = np.concatenate([array.ravel() for array in delta.values()])
-        k = self.kept({name: Spec(array.shape) for name, array in delta.items()})
-        order = np.argpartition(-np.abs(flat), k - 1)[:k]
-        places = np.sort(order).astype(np.uint32)
+        beside = np.repeat([_beside(n) for n in delta], [array.size for array in delta.values()])
+        sent = []
+        for group in (np.flatnonzero(~beside), np.flatnonzero(beside)):
+            if group.size:
+                k = max(1, round(self.fraction * group.size))
+                sent.append(group[np.argpartition(-np.abs(flat[group]), k - 1)[:k]])
+        places = np.sort(np.concatenate(sent)).astype(np.uint32)
         return {self.PLACES: places, self.VALUES: flat[places].astype(np.float32)}
 
     def decode(self, arrays: Arrays, specs: Specs) -> Arrays:
@@ -152,6 +160,17 @@ class TopK(Compression):
             decoded[name] = flat[first:last].reshape(spec.shape)
             first = last
         return decoded
+
+
+def _beside(name: str) -> bool:
+    """Whether an array travels beside the model's own."""
+    return name.startswith(CONTROL)
+
+
+def _sizes(specs: Specs) -> tuple[int, int]:
+    """How many numbers the model has, and what travels beside it."""
+    apart = ({n: s for n, s in specs.items() if _beside(n) is it} for it in (False, True))
+    return tuple(_size(each) for each in apart)
 
 
 def _size(specs: Specs) -> int:
