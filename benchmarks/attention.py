@@ -3,8 +3,7 @@
 In one launch all implementations take turns, round after round, and each is held against its peer
 in the same round: a ratio is the median of the rounds' ratios, with its 95 % bootstrap interval.
 Below 1 is faster than the peer. The peers are written here, with nothing of the library. All get
-tokens-first tensors and end with one row a token, as a model's projections make and take them;
-what wants heads first gets the transposed view.
+tensors with tokens first, as a model's projections make them; others get the transposed view.
 
 The ring is also held against the same ring that sends nothing (its values then mean nothing), and
 against one device's attention over the whole sequence, divided by the cores that the ranks use.
@@ -291,10 +290,8 @@ def main() -> None:
             print(f"{label:>16}: {both[0]:6.1f} ms, {both[1]:6.1f} ms; of {peer}: "
                   f"{told(ratios[:, 0])}, {told(ratios[:, 1])}")  # fmt: skip
         used = min(p, os.cpu_count())
-        for label, times in (
-            (SILENT, slowest[SILENT]),
-            (f"{ALONE} / {used}", slowest[ALONE] / used),
-        ):
+        held = {SILENT: slowest[SILENT], f"{ALONE} / {used}": slowest[ALONE] / used}
+        for label, times in held.items():
             ratios = slowest["ring"] / times
             print(f"{'ring':>16}: of {label}: {told(ratios[:, 0])}, {told(ratios[:, 1])}")
 

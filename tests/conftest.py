@@ -1,9 +1,7 @@
 """What all tests share."""
 
 import os
-import pathlib
 import signal
-import sys
 from contextlib import contextmanager, nullcontext
 
 import cloudpickle
@@ -51,11 +49,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.name in MANY_CASES:
             item.add_marker(pytest.mark.no_cover)
-    # What a test runs on ranks goes there as it is: to import the test's file took seconds.
-    here = str(pathlib.Path(__file__).parent)
-    for module in list(sys.modules.values()):
-        if (getattr(module, "__file__", None) or "").startswith(here):
-            cloudpickle.register_pickle_by_value(module)
+    # What a test runs on ranks goes there as it is: to import the test's file takes them seconds.
+    for module in {item.module for item in items if hasattr(item, "module")}:
+        cloudpickle.register_pickle_by_value(module)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -74,7 +74,7 @@ def test_the_first_error_is_told_not_those_that_follow_from_it():
         ({"p": 0}, "ranks.*at least 1, got 0"),
         ({"p": True}, "ranks.*at least 1, got True"),
         ({"p": 1, "threads": 0}, "threads.*at least 1, got 0"),
-        ({"p": 1, "timeout_s": 0}, "timeout_s must be more than 0 s, got 0"),
+        ({"p": 1, "timeout_s": 0}, "timeout_s must be more than 0 s and at most .*, got 0"),
     ],
 )
 def test_wrong_arguments_launch_nothing(arguments, message, monkeypatch):

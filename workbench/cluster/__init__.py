@@ -3,7 +3,8 @@
 Every number of a known machine is a `Figure`: a float that remembers its kind and its source.
 """
 
-from workbench.cluster.parts import KINDS, Cluster, Device, Figure, Link
+from workbench.cluster.figure import KINDS, Figure
+from workbench.cluster.parts import Cluster, Device, Link
 from workbench.cluster.presets import CLUSTERS, DEVICES
 from workbench.cluster.table import FigureRow, figures_of
 

@@ -6,7 +6,8 @@ either the number is derived from others, in words, or the cluster has no networ
 
 from dataclasses import replace
 
-from workbench.cluster.parts import Cluster, Device, Figure, Link
+from workbench.cluster.figure import Figure
+from workbench.cluster.parts import Cluster, Device, Link
 from workbench.units import GB, TFLOP_PER_S
 
 _ML = "stas00/ml-engineering@744d01e compute/accelerator/README.md"

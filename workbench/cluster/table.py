@@ -3,7 +3,8 @@
 from dataclasses import fields
 from typing import NamedTuple
 
-from workbench.cluster.parts import KINDS, Cluster, Device, Figure, Link
+from workbench.cluster.figure import KINDS, Figure
+from workbench.cluster.parts import Cluster, Device, Link
 
 #: The ending of a field's name -> the unit it is in.
 _UNITS = (("flops_per_s", "flop/s"), ("bytes_per_s", "bytes/s"), ("bytes", "bytes"), ("_s", "s"))

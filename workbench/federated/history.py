@@ -245,20 +245,11 @@ class History:
 
     @classmethod
     def load(cls, path: str | os.PathLike, task: FederatedTask | None = None) -> "History":
-        """Read what `save` wrote; ``task`` stands in for the one whose own rows were left out.
-
-        ValueError if it is another task, but for its rounds.
-        """
+        """Read what `save` wrote; ``task`` stands in for the one whose own rows were left out."""
         folder = pathlib.Path(path)
-        saved = (folder / TASK).read_text()
+        saved, record = (folder / TASK).read_text(), json.loads((folder / RECORD).read_text())
         task = task or FederatedTask.from_json(saved)
-        theirs, ours = json.loads(saved), json.loads(task.public_json())
-        if odd := [k for k in ours if k != "rounds" and theirs.get(k) != ours[k]]:
-            raise ValueError(
-                f"{str(folder)!r} holds another task's run; it differs in {', '.join(odd)}. Give "
-                "the task that was run."
-            )
-        record = json.loads((folder / RECORD).read_text())
+        task.check_saved(saved, folder)
         rounds = tuple(
             Round(**each | {"evaluation": Evaluation(**each["evaluation"])})
             for each in record["rounds"]
@@ -269,9 +260,8 @@ class History:
             name: {k.removeprefix(f"{i}/"): a for k, a in own.items() if k.startswith(f"{i}/")}
             for i, name in enumerate(record.get("personal", ()))
         }
-        start = Evaluation(**record["start"])
-        engine, arrays = record.get("engine", "messages"), load_weights(folder, task.tune)
-        return cls(task, start, rounds, arrays, base, personal, engine)
+        arrays, engine = load_weights(folder, task.tune), record.get("engine", "messages")
+        return cls(task, Evaluation(**record["start"]), rounds, arrays, base, personal, engine)
 
 
 def load_weights(path: str | os.PathLike, tune: str = "lora") -> Weights:
