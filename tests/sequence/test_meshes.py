@@ -7,7 +7,7 @@ from test_equal_to_one_device import error, expected
 
 import workbench as wb
 from workbench.dims import Stage
-from workbench.mesh import coordinates
+from workbench.mesh import check_mesh, coordinates
 from workbench.outcome import compare
 from workbench.rank import rank_step
 from workbench.strategies import select
@@ -195,4 +195,4 @@ def test_one_rank_needs_no_mesh_and_no_free_dim(name):
 def test_a_mesh_is_a_dict():
     for mesh in (4, [("ulysses", 2), ("ring", 2)]):
         with pytest.raises(ValueError, match=r"a mesh is a dict, such as"):
-            wb.fake_step.__wrapped__(VIDEO, "usp", p=4, mesh=mesh)
+            check_mesh.__wrapped__(mesh, 4)

@@ -159,7 +159,7 @@ class FederatedTask:
         return {k: v.to_dict() if isinstance(v, Option) else v for k, v in values.items()}
 
     def check_saved(self, saved: str, folder: Any) -> None:
-        """Raise ValueError unless ``saved``, a `public_json`, is this task's, but for its rounds."""
+        """Raise ValueError if ``saved``, a `public_json`, is another task's, but for its rounds."""
         theirs, ours = json.loads(saved), json.loads(self.public_json())
         if odd := [name for name in ours if name != "rounds" and theirs.get(name) != ours[name]]:
             raise ValueError(
