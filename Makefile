@@ -69,9 +69,11 @@ $(VENV)/.python:
 $(VENV)/.packages: $(VENV)/.python requirements.lock pyproject.toml
 	@echo "[2/3] Installing about 190 pinned packages (2.6 GB on disk; more where torch brings CUDA)"
 	@$(PY) tools/unfinished.py $(VENV)
-	$(PY) -m pip install -c requirements.lock torch==2.13.0
-	$(PY) -m pip install --no-deps -r requirements.lock
+	$(PY) -m pip install --no-compile -c requirements.lock torch==2.13.0
+	$(PY) -m pip install --no-compile --no-deps -r requirements.lock
 	$(PY) -m pip install --no-deps --no-build-isolation -e .
+	@echo "Compiling them, on all cores; pip would take one"
+	@$(PY) -W ignore -m compileall -q -j 0 $(VENV)/lib > $(VENV)/compiled.log 2>&1 || true  # a few are templates
 	@touch $@
 
 $(VENV)/.prepared: $(VENV)/.packages
