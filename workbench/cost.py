@@ -204,6 +204,8 @@ def step_counts(
 
 
 def _frozen(mesh: Mapping[str, int] | None) -> tuple[tuple[str, int], ...] | None:
+    if mesh is not None and not isinstance(mesh, Mapping):
+        raise ValueError(f"a mesh is a dict of axis -> ranks, got {mesh!r}")
     return None if mesh is None else tuple(mesh.items())
 
 

@@ -179,3 +179,10 @@ def test_an_mlp_s_seconds_are_its_part_of_the_matrix_products():
     mlp = 2 * 2 * model.d_model**2 * model.mlp_ratio * model.tokens / 2
     part = switch.sent_bytes / chunks
     assert cost.exposed_communication_s == pytest.approx(part + max(0.0, part - mlp / chunks))
+
+
+def test_a_mesh_and_a_cluster_are_what_they_are_called():
+    with pytest.raises(ValueError, match="a mesh is a dict of axis -> ranks"):
+        predict.__wrapped__(VIDEO, "dsp", BOX, p=8, mesh=[("dsp", 8)])
+    with pytest.raises(ValueError, match="a Cluster is needed"):
+        predict.__wrapped__(VIDEO, "dsp", "dgx-h100", p=8)

@@ -206,3 +206,9 @@ def test_every_figure_is_opaque_white():
     ):  # fmt: skip
         assert (figure.layout.paper_bgcolor, figure.layout.plot_bgcolor) == ("#FFFFFF",) * 2
         assert figures.caption(figure)
+
+
+@pytest.mark.parametrize("p", [0, -1])
+def test_a_picture_of_no_ranks_is_refused(p):
+    with pytest.raises(ValueError, match="must be an integer of at least 1"):
+        figures.volume_bars(VIDEO, p)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from workbench.dims import Dims
+from workbench.dims import Dims, check_count
 from workbench.figures.style import byte_ticks, captioned, colour_of, styled
 from workbench.step import closed_form_bytes
 from workbench.strategies import STRATEGIES
@@ -40,6 +40,7 @@ def volumes(
     dtype: str = "float32",
 ) -> list[Volume]:
     """Volumes of the given strategies (all, for ``None``) by closed form."""
+    check_count("p (the number of ranks)", p)
     return [_volume(spec, name, p, dtype) for name in strategies or STRATEGIES]
 
 
