@@ -6,7 +6,7 @@ import pytest
 from small_spec import spec
 
 import workbench as wb
-from workbench.cost import predict
+from workbench.cost import _frozen, predict
 from workbench.hiding import behind_the_backward, prefetched, round_the_ring
 from workbench.strategies.ulysses import Ulysses
 from workbench.traffic import Sent
@@ -183,6 +183,6 @@ def test_an_mlp_s_seconds_are_its_part_of_the_matrix_products():
 
 def test_a_mesh_and_a_cluster_are_what_they_are_called():
     with pytest.raises(ValueError, match="a mesh is a dict of axis -> ranks"):
-        predict.__wrapped__(VIDEO, "dsp", BOX, p=8, mesh=[("dsp", 8)])
+        _frozen.__wrapped__([("dsp", 8)])
     with pytest.raises(ValueError, match="a Cluster is needed"):
         predict.__wrapped__(VIDEO, "dsp", "dgx-h100", p=8)
