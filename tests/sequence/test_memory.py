@@ -78,16 +78,21 @@ def test_a_meter_knows_what_torch_returns_on_meta(dtype, strided):
     weight, mean = torch.empty(8, **of), torch.empty(2, *x.shape[1:3], 1, device="meta")
     of_norm = (x, x, [8], mean, mean, weight, weight)
     aten = torch.ops.aten
+    flat, square = x.flatten(0, 2), torch.empty(8, 8, **of).t()
     calls = {
-        aten.native_layer_norm.default: (x, [8], weight, weight, 1e-5),
-        aten.native_layer_norm_backward.default: (*of_norm, [True, False, True]),
-        aten.gelu.default: (x,),
-        aten.gelu_backward.default: (x, x),
-        aten.addmm.default: (weight, x.flatten(0, 2), torch.empty(8, 8, **of).t()),
+        aten.native_layer_norm.default: [(x, [8], weight, weight, 1e-5)],
+        aten.native_layer_norm_backward.default: [(*of_norm, [True, False, True])],
+        aten.gelu.default: [(x,)],
+        aten.gelu_backward.default: [(x, x)],
+        aten.addmm.default: [(weight, flat, square)],
+        aten.mm.default: [(flat, square)],
+        aten.add.Tensor: [(x, x), (x, weight), (x, x[:1]), (x, 1.0), (x, mean)],
+        aten.sum.dim_IntList: [(x, [0, 1]), (x, [-1], True), (x, [0, 1, 2, 3]), (x, [])],
     }
     assert calls.keys() == meter._ON_META.keys()
-    for op, given in calls.items():
-        assert described(meter._ON_META[op](*given)) == described(op(*given)), op
+    for op, ways in calls.items():
+        for given in ways:
+            assert described(meter._ON_META[op](*given)) == described(op(*given)), (op, given)
 
 
 def described(out):
