@@ -45,7 +45,12 @@ MANY_CASES = {
 RANKS = ("spawn", "torchrun")
 
 
+#: The longest, which must not be what all others have ended before.
+FIRST = {"test_browser.py", "37-deploy-it.ipynb"}
+
+
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in FIRST)
     for item in items:
         if item.path.name in MANY_CASES:
             item.add_marker(pytest.mark.no_cover)

@@ -59,7 +59,7 @@ def test_gains_are_differences_from_the_start():
     figure = figures.client_gains(start, after)
     assert bars(figure)["federated"] == pytest.approx({"weather": 0.1, "trivia": 0.5})
     assert bars(figure)["local only"] == pytest.approx({"weather": -0.2, "trivia": 0.2})
-    assert "federated: 2 of 2 clients gained; most trivia (+0.50 nat)" in caption(figure)
+    assert "federated: 2 of 2 clients gained; most trivia (+0.500 nat)" in caption(figure)
     assert "local only: 1 of 2 clients gained" in caption(figure)
 
 

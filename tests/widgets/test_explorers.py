@@ -142,11 +142,13 @@ def test_bytes_come_from_closed_forms_not_from_a_step(monkeypatch):
 ])  # fmt: skip
 def test_show_puts_the_caption_below(figure, monkeypatch):
     displayed = []
-    monkeypatch.setattr(shown, "display", displayed.append)
+    monkeypatch.setattr(shown, "display", lambda what, raw=False: displayed.append(what))
     assert widgets.show(figure) is None
     assert figures.caption(figure)[:20] in displayed[1].value
     if isinstance(figure, go.Figure):
-        assert displayed[0] is figure
+        ((kind, shown_as),) = displayed[0].items()
+        assert kind == "application/vnd.plotly.v1+json"
+        assert go.Figure(shown_as) == figure
     else:
         assert isinstance(figure, matplotlib.figure.Figure)
         assert isinstance(displayed[0], HTML)

@@ -1,5 +1,6 @@
 """The explorer of memory: set a control, see the bars change; refusals are text."""
 
+import html
 from dataclasses import replace
 
 import workbench as wb
@@ -27,7 +28,7 @@ def test_it_follows_each_control():
         "as chosen": at_peak(model, "ulysses", p=2, **chosen),
     }
     assert explorer.picture.value == figures.memory_svg(explorer.rows)
-    assert "at a rank's peak" in explorer.caption.value
+    assert "at a rank's peak" in html.unescape(explorer.caption.value)
 
 
 def test_it_shows_refusals_as_text():
