@@ -263,3 +263,17 @@ def test_samples_and_texts_are_looked_at(wrong, model, tensor):
     assert report.first.check == "output"
     assert report.first.tensor == tensor
     assert model in report.first.case
+
+
+class NeverSwitches(DSP):
+    def arrange(self, x, layout, stage, upcoming):
+        return x, layout
+
+
+def test_a_mistake_is_placed_even_where_a_later_model_raises():
+    """Without the switch a mask does not fit; a plainer model says what is wrong."""
+    models = ["two dims", "samples of two lengths"]
+    report = wb.verify(NeverSwitches, ranks=(2,), models=models)
+    assert "runs" in {failure.check for failure in report.failures}
+    assert report.first.check == "output"
+    assert report.first.index is not None

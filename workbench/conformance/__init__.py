@@ -105,6 +105,12 @@ def one_device(name: str) -> Attempt:
     return alone
 
 
+def _model(failure: Difference) -> int:
+    """The place of a failure's model among `SPECS`, the plainest first; -1 for none."""
+    found = (i for i, name in enumerate(SPECS) if failure.case.startswith(f"{name} ("))
+    return next(found, -1)
+
+
 class _Suite:
     """Gathers what is wrong; a check adds at most its first difference of a case."""
 
@@ -125,7 +131,14 @@ class _Suite:
     def sorted_failures(self) -> list[Difference]:
         """The most telling first, and what the pattern of the cases tells of it."""
         order = list(CHECKS)
-        failures = sorted(self.failures, key=lambda failure: order.index(failure.check))
+        # What raises on a model may be what a plainer one shows in place.
+        located = [_model(f) for f in self.failures if f.tensor is not None]
+
+        def place(failure: Difference) -> int:
+            hidden = failure.tensor is None and any(m < _model(failure) for m in located)
+            return len(order) if hidden and failure.check == "runs" else order.index(failure.check)
+
+        failures = sorted(self.failures, key=place)
         if failures and self.even:
             alike = {failure.case for failure in failures if failure.check == failures[0].check}
             if failures[0].check in ("output", "gradients") and self.even.isdisjoint(alike):
