@@ -109,13 +109,10 @@ class Link:
     def __post_init__(self):
         for kind, rate in self.rates.items():
             _check_positive(f"bandwidth of {self.name} for {kind!r}", rate)
-        latencies = {f"alpha_s for {kind!r}": alpha for kind, alpha in self.alphas.items()}
-        for what, value in {
-            **latencies,
-            "step_s": self.step_s,
-            "message_s": self.message_s,
-        }.items():
-            _check_seconds(f"{what} of {self.name}", value)
+        for kind, alpha in self.alphas.items():
+            _check_seconds(f"alpha_s for {kind!r} of {self.name}", alpha)
+        for name in ("step_s", "message_s"):
+            _check_seconds(f"{name} of {self.name}", getattr(self, name))
         for what, by_kind in (("bandwidths", self.rates), ("latencies", self.alphas)):
             if "*" not in by_kind:
                 raise ValueError(

@@ -248,8 +248,7 @@ class History:
         """Read what `save` wrote; ``task`` stands in for the one whose own rows were left out."""
         folder = pathlib.Path(path)
         saved, record = (folder / TASK).read_text(), json.loads((folder / RECORD).read_text())
-        task = task or FederatedTask.from_json(saved)
-        task.check_saved(saved, folder)
+        task = task.like_saved(saved, folder) if task else FederatedTask.from_json(saved)
         rounds = tuple(
             Round(**each | {"evaluation": Evaluation(**each["evaluation"])})
             for each in record["rounds"]

@@ -158,14 +158,15 @@ class FederatedTask:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {k: v.to_dict() if isinstance(v, Option) else v for k, v in values.items()}
 
-    def check_saved(self, saved: str, folder: Any) -> None:
-        """Raise ValueError if ``saved``, a `public_json`, is another task's, but for its rounds."""
+    def like_saved(self, saved: str, folder: Any) -> "FederatedTask":
+        """Itself; ValueError if ``saved``, a `public_json`, is another task but for its rounds."""
         theirs, ours = json.loads(saved), json.loads(self.public_json())
         if odd := [name for name in ours if name != "rounds" and theirs.get(name) != ours[name]]:
             raise ValueError(
                 f"{str(folder)!r} holds another task's run; it differs in {', '.join(odd)}. Give "
                 "the task that was run."
             )
+        return self
 
     def public_json(self) -> str:
         """The same, but own rows are replaced by their number and their SHA-256."""

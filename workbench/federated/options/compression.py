@@ -132,7 +132,11 @@ class TopK(Compression):
 
     def kept(self, specs: Specs) -> int:
         """How many numbers travel."""
-        return sum(max(1, round(self.fraction * size)) for size in _sizes(specs) if size)
+        return sum(map(self._of, _sizes(specs)))
+
+    def _of(self, size: int) -> int:
+        """How many of ``size`` numbers travel: at least one, if there are any."""
+        return min(size, max(1, round(self.fraction * size)))
 
     def wire(self, specs: Specs) -> Specs:
         k = self.kept(specs)
@@ -144,7 +148,7 @@ class TopK(Compression):
         sent = []
         for group in (np.flatnonzero(~beside), np.flatnonzero(beside)):
             if group.size:
-                k = max(1, round(self.fraction * group.size))
+                k = self._of(group.size)
                 sent.append(group[np.argpartition(-np.abs(flat[group]), k - 1)[:k]])
         places = np.sort(np.concatenate(sent)).astype(np.uint32)
         return {self.PLACES: places, self.VALUES: flat[places].astype(np.float32)}
