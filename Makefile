@@ -6,9 +6,9 @@ VENV := .venv
 PEERS := .venv-peers
 PY := $(VENV)/bin/python
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=280
-# Test files side by side, one more than two cores have: ranks wait for each other, browsers for kernels.
+# Test files side by side, twice as many as two cores: ranks wait for each other, browsers for kernels.
 # Those of one file stay together, as a notebook's cells have to; in the order of their names, but for the longest, which come first.
-SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 ARGS :=
 

@@ -79,13 +79,15 @@ def _plan(options: argparse.Namespace) -> str:
     return "\n".join([_table(title, [q for q in shown if q.fits]), *heading, *refused])
 
 
-_HEADINGS = ("strategy", "ranks", "checkpoint", "FSDP", "a step", "memory", "bound by")
+_HEADINGS = (
+    "strategy", "ranks", "checkpoint", "FSDP", "micro-batches", "a step", "memory", "bound by",
+)  # fmt: skip
 
 
 def _table(title: str, plans) -> str:
     """Write the plans as a table: rich's, where it is installed."""
     rows = [
-        (q.strategy, q.ranks, q.checkpoint, str(q.fsdp),
+        (q.strategy, q.ranks, q.checkpoint, str(q.fsdp), str(q.accumulate),
          human_seconds(q.seconds), human_bytes(q.memory_bytes), q.binds)
         for q in plans
     ]  # fmt: skip

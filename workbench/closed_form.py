@@ -128,6 +128,8 @@ def prepared(
     spec, strategy, p, dtype, shard, mesh, memory, options
 ) -> tuple[type[Strategy], str | None]:
     """The strategy's class and the dim that is cut first; ValueError if it can't run this."""
+    if not isinstance(spec, TransformerSpec):
+        raise ValueError(f"a TransformerSpec is needed, such as PRESETS['toy-video']; got {spec!r}")
     chosen = {"dtype": dtype, **memory}
     known = {"dtype": DTYPES, "checkpoint": CHECKPOINTS, "switch": SWITCHES, "fsdp": FSDP}
     for name, allowed in known.items():

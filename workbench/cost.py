@@ -16,7 +16,7 @@ from workbench.closed_form import prepared
 from workbench.cluster import Cluster
 from workbench.dims import check_count
 from workbench.slope import counted
-from workbench.strategies import Strategy
+from workbench.strategies import Strategy, by_name
 from workbench.timing import StageCost, StepCounts, timed
 from workbench.traffic import known, own_axis, traffic
 from workbench.transformer import TransformerSpec
@@ -134,8 +134,10 @@ def predict(
 
     Notes
     -----
-    Left out: the optimizer (unless in the cluster's ``step_overhead_s``), embeddings and loss,
-    positions, stragglers, contention among groups, and whatever a compiler would fuse.
+    A device's rates are taken for every dtype: presets have those of bfloat16, `calibrate` measures
+    one dtype; of another only the bytes change. Left out: the optimizer (unless in the cluster's
+    ``step_overhead_s``), embeddings and loss, positions, stragglers, contention among groups, and
+    whatever a compiler would fuse.
 
     Examples
     --------
@@ -150,17 +152,23 @@ def predict(
         raise ValueError(f"gradient_sync must be 'flat' or 'ddp', got {gradient_sync!r}")
     if not isinstance(cluster, Cluster):
         raise ValueError(f"a Cluster is needed, such as CLUSTERS['dgx-h100']; got {cluster!r}")
-    check_count("switch_chunks", switch_chunks)
+    check_chunks(strategy, switch_chunks)
     step = step_counts(
         spec, strategy, cluster, p=p, dtype=dtype, mode=mode, shard=shard, mesh=mesh,
         checkpoint=checkpoint, switch=switch, accumulate=accumulate, fsdp=fsdp, **options,
     )  # fmt: skip
-    if switch_chunks > 1 and step.strategy != "dsp":
-        raise ValueError(
-            f"switch_chunks={switch_chunks} with {step.strategy!r}: above 1 of 'dsp' alone, whose "
-            "switches an MLP comes before; take 1."
-        )
     return _cost(step, cluster.working(p), gradient_sync or "ddp", mode, switch_chunks)
+
+
+def check_chunks(strategy: str | type[Strategy], switch_chunks: int) -> None:
+    """Raise ValueError unless the strategy's switches can be cut into so many chunks."""
+    check_count("switch_chunks", switch_chunks)
+    name = by_name(strategy).name
+    if switch_chunks > 1 and name != "dsp":
+        raise ValueError(
+            f"switch_chunks={switch_chunks} with {name!r}: above 1 of 'dsp' alone, whose switches "
+            "an MLP comes before; take 1."
+        )
 
 
 def step_counts(
@@ -197,8 +205,12 @@ def step_counts(
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
     memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": fsdp}
-    step = _step(spec, strategy, p, dtype, shard, _frozen(mesh), tuple(memory.items()),
-                 tuple(options.items()))  # fmt: skip
+    given = (spec, strategy, p, dtype, shard, _frozen(mesh), tuple(memory.items()),
+             tuple(options.items()))  # fmt: skip
+    try:
+        step = _step(*given)
+    except TypeError:  # what cannot be hashed is no value that is known; this says which are
+        step = _step.__wrapped__(*given)
     cluster.check_ranks(p)
     return step.forward() if mode == "inference" else step
 
@@ -237,7 +249,7 @@ def _cost(
     seconds = totals["compute_s"] + totals["exposed_communication_s"] + totals["relayout_s"]
     seconds += overhead
     spec = step.spec
-    flops = spec.flops if mode == "train" else spec.flops / 3
+    flops = spec.flops if mode == "train" else spec.forward_flops
     return Cost(
         step.strategy, cluster.name, step.p, mode, **totals, overhead_s=overhead,
         samples_per_s=spec.batch / seconds, tokens_per_s=spec.batch * spec.tokens / seconds,

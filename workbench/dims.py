@@ -112,6 +112,8 @@ class Stage(tuple):
     def __new__(cls, dims: str | Iterable[str], causal: bool = False, window: int | None = None):
         if isinstance(dims, Stage):
             causal, window = causal or dims.causal, dims.window if window is None else window
+        if not isinstance(dims, Iterable):
+            raise ValueError(f"a stage is a dim's name or several, such as 'time'; got {dims!r}")
         stage = super().__new__(cls, (dims,) if isinstance(dims, str) else dims)
         if window is not None:
             check_count("window", window)

@@ -1,7 +1,7 @@
 """What a step sends, as a table to read: each collective with its layouts, bytes and formula."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby, zip_longest
 from typing import NamedTuple
@@ -12,7 +12,8 @@ from workbench.strategies import Strategy, by_name
 from workbench.transformer import TransformerSpec
 from workbench.units import human_bytes
 
-#: Layers of a model that are shown; those that follow send the same.
+#: Layers of a model that are shown. Those that follow send the same, unless a schedule over three
+#: dims or more has a longer period.
 LAYERS = 2
 _HEAD = ("phase", "layer", "stage", "collective", "layouts", "sent a rank", "of M", "formula")
 
@@ -57,7 +58,7 @@ class Explanation:
     formula, source : str
         The strategy's volume as it is published, and where.
     lines : tuple of Line
-        Of the first layers, forward and backward, and of the weights' gradients.
+        Of the first layers, forward and backward, and of all weights' gradients.
     """
 
     strategy: str
@@ -69,7 +70,7 @@ class Explanation:
     of_layers: int
 
     def total(self, phase: str) -> int:
-        """Bytes that one rank sends in the layers that are shown."""
+        """Bytes that one rank sends in the layers that are shown, and for no layer in special."""
         return sum(line.sent_bytes for line in self.lines if line.phase == phase)
 
     @property
@@ -117,13 +118,13 @@ def explain(
     >>> [(line.phase, line.kind, line.layouts) for line in steps][0]
     ('forward', 'all_to_all', '[B, T/sp, S, M] -> [B, T, S/sp, M]')
     """
-    shown = replace(spec, num_layers=min(LAYERS, spec.num_layers))
-    cls, step = by_name(strategy), fake_step(shown, strategy, p=p, **options)
-    m = shown.activation_bytes(step.dtype)
-    mesh = options.get("mesh") or {}
-    lines = (_line(list(same), shown, m, mesh, p) for _, same in groupby(step.log, _alike))
+    cls, step = by_name(strategy), fake_step(spec, strategy, p=p, **options)
+    m, mesh = spec.activation_bytes(step.dtype), options.get("mesh") or {}
+    shown = (r for r in step.log if r.layer is None or r.layer < LAYERS)
+    lines = (_line(list(same), spec, m, mesh, p) for _, same in groupby(shown, _alike))
+    layers = min(LAYERS, spec.num_layers)
     return Explanation(
-        step.strategy, p, cls.formula, cls.source, tuple(lines), shown.num_layers, spec.num_layers
+        step.strategy, p, cls.formula, cls.source, tuple(lines), layers, spec.num_layers
     )
 
 

@@ -1,11 +1,9 @@
 """What of a transfer is hidden behind computing, and what is left exposed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 
-from workbench.cluster import Cluster
 from workbench.traffic import Sent
-from workbench.wire import collective_seconds
 
 #: Gradients that torch's DistributedDataParallel sums at once [bytes].
 #: Source: torch.nn.parallel.DistributedDataParallel, bucket_cap_mb=25, in MiB.
@@ -75,16 +73,27 @@ def in_chunks(chunk_s: float, chunks: int, behind_s: float) -> tuple[float, floa
 
 
 def behind_the_backward(
-    sent: Sent, ranks: int, stride: int, cluster: Cluster, backward_s: float
+    input_bytes: float, seconds: Callable[[float], float], backward_s: float
 ) -> tuple[float, float]:
     """Exposed and hidden seconds of gradients that are summed in buckets during the backward.
 
+    Parameters
+    ----------
+    input_bytes : float
+        All gradients [bytes].
+    seconds : callable
+        What a bucket of so many bytes takes on the wire [s].
+    backward_s : float
+        What is computed meanwhile [s].
+
+    Notes
+    -----
     Buckets become ready at even intervals and are sent one after another, so that the last one
     ends no earlier than its own time after the backward, nor than all of them after the first.
     Only computing hides them: while activations travel they wait.
     """
-    buckets = ceil(sent.input_bytes / BUCKET_BYTES)
-    each = collective_seconds(sent.kind, sent.input_bytes / buckets, ranks, cluster, stride=stride)
+    buckets = ceil(input_bytes / BUCKET_BYTES)
+    each = seconds(input_bytes / buckets)
     end = max(backward_s + each, backward_s / buckets + buckets * each)
     exposed = end - backward_s
     return exposed, buckets * each - exposed

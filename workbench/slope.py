@@ -6,13 +6,17 @@ A layer more sends and computes what the second layer does more than the first.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
+from workbench.collectives import Collective
 from workbench.step import fake_step
 from workbench.strategies import Strategy
 from workbench.traffic import Sent
 from workbench.transformer import TransformerSpec
 from workbench.work import Kernel, kernels
+
+_BUCKET = "gradients"
 
 
 def counted(
@@ -45,20 +49,31 @@ def counted(
 
 
 def _counts(log) -> Counter:
-    return Counter(
+    """How often each collective is sent; of a bucket of gradients, which grows, its bytes."""
+    buckets = {
+        (_BUCKET, r.kind, r.axis, Fraction(r.sent_bytes, r.input_bytes)): r.input_bytes
+        for r in log
+        if _is_bucket(r)
+    }
+    return Counter(buckets) | Counter(
         (r.kind, r.axis, r.phase, r.stage, r.input_bytes, r.sent_bytes)
         for r in log
-        if r.phase != "gradients"
-    ) | Counter({("gradients", r.kind, r.axis): r.input_bytes for r in log if r.stage is None})
+        if not _is_bucket(r)
+    )
+
+
+def _is_bucket(record: Collective) -> bool:
+    """Tell the gradients that are summed at once from those that FSDP scatters by branch."""
+    return record.phase == "gradients" and record.kind == "all_reduce"
 
 
 def _extrapolated(one: Counter, two: Counter, layers: int) -> list[Sent]:
     found = []
     for key in one | two:
         count = one[key] + (layers - 1) * (two[key] - one[key])
-        if key[0] == "gradients":  # one bucket, which grows with the layers
-            _, kind, axis = key
-            found.append(Sent(kind, axis, "gradients", None, count, count, 1))
+        if key[0] == _BUCKET:
+            _, kind, axis, factor = key
+            found.append(Sent(kind, axis, "gradients", None, count, int(factor * count), 1))
         elif count:
             found.append(Sent(*key, count))
     return found

@@ -199,6 +199,15 @@ def torchrun_step(
     return compare(ranks, spec, cls, run, time.perf_counter() - started)
 
 
+def _options(strategy: str, given: list[str]) -> dict[str, object]:
+    """Options from ``NAME=VALUE``; a value that the strategy knows is meant by its text."""
+    known, found = STRATEGIES[strategy].options, {}
+    for name, _, text in (option.partition("=") for option in given):
+        meant = {str(value): value for value in known.get(name, ())}
+        found[name] = meant.get(text, text)
+    return found
+
+
 def report(step: RealStep, spec: TransformerSpec, **options) -> str:
     """Say in a few lines what a step sent, predicted and measured, and how exact it was."""
     run = {"p": step.p, "dtype": step.dtype, "shard": step.shard, **options}
@@ -227,8 +236,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     changes = {"num_layers": given.layers, "batch": given.batch}
     run = {"dtype": given.dtype, "shard": given.shard, "repeats": given.repeats}
-    options = dict(option.partition("=")[::2] for option in given.option)
     try:
+        options = _options(given.strategy, given.option)
         spec = replace(PRESETS[given.preset], **{k: v for k, v in changes.items() if v is not None})
         if "TORCHELASTIC_RUN_ID" in os.environ:
             step = torchrun_step(spec, given.strategy, **run, **options)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from workbench.cluster import Cluster, Device
 from workbench.hiding import behind_the_backward, in_chunks, prefetched, round_the_ring
 from workbench.traffic import Sent
 from workbench.transformer import TransformerSpec
-from workbench.wire import collective_seconds
+from workbench.wire import collective_seconds, crosses, placements
 from workbench.work import Kernel
 
 #: Flops of an attention's backward that are not counted: the scores, computed a second time.
@@ -157,7 +158,7 @@ class Clock:
         made = self.transfers(number)
         for sent in (each.sent for each in made):
             ranks, stride = self.step.group(sent.axis)
-            if ranks * stride > self.cluster.gpus_per_node:
+            if crosses(placements(ranks, self.cluster.gpus_per_node, stride, self.step.p)):
                 self.across_s += sent.count * self._once(sent)
         exposed, hidden, copies = (sum(each[i] for each in made) for i in (1, 2, 3))
         return StageCost(name, self._computing(number), exposed, copies, hidden)
@@ -169,13 +170,14 @@ class Clock:
         exposed.
         """
         sent = [s for s in self.step.sent if s.stage == number]
-        cut = [self._once(s) for s in sent if _of_cut_weights(s) for _ in range(s.count)]
+        once = [(self._once(s), s.count) for s in sent if _of_cut_weights(s)]
+        cut = [seconds for seconds, count in once for _ in range(count)]
         shown = prefetched(cut, self._computing(number)) / (sum(cut) or 1.0)
         shown = 1 - self.cluster.overlap * (1 - shown)
         return [self._timed(each, shown) for each in sent]
 
     def _timed(self, sent: Sent, shown: float) -> Timed:
-        ranks, stride = self.step.group(sent.axis)
+        ranks, _ = self.step.group(sent.axis)
         once = self._once(sent)
         bucket = sent.phase == "gradients" and sent.kind == "all_reduce"
         copied = _BUCKET_COPIED if bucket else _COPIED[sent.kind](ranks)
@@ -183,21 +185,22 @@ class Clock:
         if _of_cut_weights(sent):
             total = once * sent.count
             return Timed(sent, shown * total, (1 - shown) * total, copies)
-        exposed, hidden = self._exposed(sent, once, ranks, stride)
+        exposed, hidden = self._exposed(sent, once, ranks)
         hidden = max(hidden, 0.0)  # a difference of two sums may round below it
         shown = (1 - self.cluster.overlap) * hidden
         return Timed(sent, exposed + shown, hidden - shown, copies)
 
-    def _once(self, sent: Sent) -> float:
-        """Seconds of one of them."""
+    def _once(self, sent: Sent, input_bytes: float | None = None) -> float:
+        """Seconds of one of them, or of one like it with another size."""
         ranks, stride = self.step.group(sent.axis)
-        at = {"ranks": ranks, "cluster": self.cluster, "stride": stride}
-        return collective_seconds(sent.kind, sent.input_bytes, **at)
+        at = {"ranks": ranks, "cluster": self.cluster, "stride": stride, "p": self.step.p}
+        size = sent.input_bytes if input_bytes is None else input_bytes
+        return collective_seconds(sent.kind, size, **at)
 
     def _computing(self, number: int | None) -> float:
         return self._stages[number]
 
-    def _exposed(self, sent: Sent, once: float, ranks: int, stride: int) -> tuple[float, float]:
+    def _exposed(self, sent: Sent, once: float, ranks: int) -> tuple[float, float]:
         """What of equal collectives is exposed, and what is hidden [s]."""
         step = self.step
         if sent.kind == "ring_shift":
@@ -208,9 +211,9 @@ class Clock:
             spent = self.computed.items()
             backward = sum(s for (_, phase, _), s in spent if phase == "backward")
             last = backward / step.accumulate  # of several backwards the last one sends
-            return behind_the_backward(sent, ranks, stride, self.cluster, last)
+            return behind_the_backward(sent.input_bytes, partial(self._once, sent), last)
         if self.switch_chunks > 1 and sent.kind == "all_to_all":
-            chunk = self._once(sent._replace(input_bytes=sent.input_bytes / self.switch_chunks))
+            chunk = self._once(sent, sent.input_bytes / self.switch_chunks)
             each = in_chunks(chunk, self.switch_chunks, self._mlp_s(sent.phase))
             return each[0] * sent.count, each[1] * sent.count
         return once * sent.count, 0.0

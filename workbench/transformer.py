@@ -134,6 +134,16 @@ class TransformerSpec(Geometry):
         a window or padding is only a mask and saves nothing. Norms, activations, biases and the
         loss are left out, and so is what a fused attention kernel computes a second time.
         """
+        forward, text = self._forward_flops()
+        return 3 * forward - text  # the text is given: it has no gradient
+
+    @property
+    def forward_flops(self) -> int:
+        """Flops of one forward pass, counted as `flops`."""
+        return self._forward_flops()[0]
+
+    def _forward_flops(self) -> tuple[int, int]:
+        """Flops of a forward pass, and those among them that project the texts."""
         tokens = self.batch * self.tokens
         kv_width = self.kv_heads * self.channel
         projections = 4 * tokens * self.d_model * (self.d_model + kv_width)
@@ -150,8 +160,7 @@ class TransformerSpec(Geometry):
                 pairs = tokens * (length + 1) // 2 if halved else tokens * length
                 layer += projections + 4 * pairs * self.d_model
         texts = sum(kind == "cross" for kind, _ in branches)
-        # The text is given: it has no gradient.
-        return self.num_layers * (3 * layer - texts * text)
+        return self.num_layers * layer, self.num_layers * texts * text
 
     def activation_bytes(self, dtype: str = "float32") -> int:
         """M: the size of the whole residual stream [bytes]."""

@@ -4,6 +4,9 @@ The ranks of a group stand ``stride`` apart, node after node. Within a node each
 link to itself; between nodes each has its share of the node's network interfaces.
 """
 
+from collections import Counter
+from collections.abc import Iterable
+from functools import lru_cache
 from math import ceil, log2
 from typing import NamedTuple
 
@@ -19,22 +22,50 @@ class Placement(NamedTuple):
     fewest: int
 
 
-def place(ranks: int, gpus_per_node: int, stride: int = 1) -> Placement:
-    """Lay ``ranks`` that stand ``stride`` apart on nodes.
+def place(ranks: int, gpus_per_node: int, stride: int = 1, first: int = 0) -> Placement:
+    """Lay ``ranks`` that stand ``stride`` apart on nodes, from rank ``first`` on.
 
     Examples
     --------
     >>> place(16, 8), place(2, 8, stride=8), place(12, 8)
     (Placement(nodes=2, most=8, fewest=8), Placement(nodes=2, most=1, fewest=1), \
 Placement(nodes=2, most=8, fewest=4))
+    >>> place(2, 3), place(2, 3, first=2)  # within a node, and on either side of its end
+    (Placement(nodes=1, most=2, fewest=2), Placement(nodes=2, most=1, fewest=1))
     """
-    most = min(ranks, max(1, gpus_per_node // stride))
-    nodes = -(-ranks // most)
-    return Placement(nodes, most, ranks - (nodes - 1) * most)
+    on_node = Counter((first + i * stride) // gpus_per_node for i in range(ranks))
+    return Placement(len(on_node), max(on_node.values()), min(on_node.values()))
+
+
+@lru_cache(maxsize=1024)
+def placements(
+    ranks: int, gpus_per_node: int, stride: int = 1, p: int | None = None
+) -> frozenset[Placement]:
+    """How the groups lie that ``p`` ranks make, each of ``ranks`` that stand ``stride`` apart.
+
+    Where nodes end within groups, they differ. ``None``: one group alone, from rank 0 on.
+
+    Examples
+    --------
+    >>> sorted(placements(2, 3, p=6))  # {0, 1} and {4, 5} within nodes, {2, 3} on two
+    [Placement(nodes=1, most=2, fewest=2), Placement(nodes=2, most=1, fewest=1)]
+    """
+    if p is None:
+        return frozenset([place(ranks, gpus_per_node, stride)])
+    groups = p // (ranks * stride)
+    outer = {i * ranks * stride % gpus_per_node for i in range(min(groups, gpus_per_node))}
+    firsts = {(start + i) % gpus_per_node for start in outer for i in range(stride)}
+    return frozenset(place(ranks, gpus_per_node, stride, first) for first in firsts)
 
 
 def collective_seconds(
-    kind: str, input_bytes: float, ranks: int, cluster: Cluster, *, stride: int = 1
+    kind: str,
+    input_bytes: float,
+    ranks: int,
+    cluster: Cluster,
+    *,
+    stride: int = 1,
+    p: int | None = None,
 ) -> float:
     """Seconds that one collective takes, if all ranks begin together [s].
 
@@ -50,6 +81,9 @@ def collective_seconds(
         Where they are.
     stride : int
         How far apart neighbours of the group are among all ranks: 1, if they fill a node first.
+    p : int or None
+        Ranks of all such groups, which begin together: the one that lies worst decides. ``None``:
+        one group alone.
 
     Notes
     -----
@@ -73,20 +107,33 @@ def collective_seconds(
     """
     if ranks == 1:
         return 0.0
-    at = place(ranks, cluster.gpus_per_node, stride)
-    assert at.nodes == 1 or cluster.inter is not None, "checked by Cluster.check_ranks"
+    lying = placements(ranks, cluster.gpus_per_node, stride, p)
+    assert not crosses(lying) or cluster.inter is not None, "checked by Cluster.check_ranks"
     if kind == "all_to_all":
-        return _all_to_all(input_bytes, ranks, cluster, at)
-    return _ring(kind, input_bytes, ranks, cluster, at)
+        return max(_all_to_all(input_bytes, ranks, cluster, at) for at in lying)
+    return max(_ring(kind, input_bytes, ranks, cluster, at) for at in lying)
+
+
+def crosses(lying: Iterable[Placement]) -> bool:
+    """Tell whether any of the groups has ranks on several nodes."""
+    return any(at.nodes > 1 for at in lying)
+
+
+def _alpha(kind: str, cluster: Cluster, at: Placement) -> float:
+    """What a collective takes whatever its size: of the links that it uses the slower one's."""
+    inside = cluster.intra.alpha(kind) if at.most > 1 else 0.0
+    return inside if at.nodes == 1 else max(inside, cluster.inter.alpha(kind))
 
 
 def _all_to_all(input_bytes: float, ranks: int, cluster: Cluster, at: Placement) -> float:
-    each, link = input_bytes / ranks, cluster.intra
-    alpha = link.alpha("all_to_all") + (at.most > 1) * link.step_s + (ranks - 1) * link.message_s
-    inside = (at.most - 1) * each / link.bandwidth("all_to_all")
+    kind, each, link = "all_to_all", input_bytes / ranks, cluster.intra
+    alpha = _alpha(kind, cluster, at) + (at.most > 1) * link.step_s
+    inside = (at.most - 1) * each / link.bandwidth(kind)
     if at.nodes == 1:
-        return alpha + inside
-    across = (ranks - at.fewest) * each / cluster.nic_bytes_per_s
+        return alpha + (ranks - 1) * link.message_s + inside
+    near, far = at.fewest - 1, ranks - at.fewest  # peers of a rank on the emptiest node
+    alpha += near * link.message_s + far * cluster.inter.message_s
+    across = far * each / cluster.network_bytes_per_s(kind)
     return alpha + cluster.inter.step_s + max(inside, across)
 
 
@@ -103,9 +150,9 @@ def _ring(kind: str, input_bytes: float, ranks: int, cluster: Cluster, at: Place
         crossing = min(steps, rounds * (at.nodes - 1)) if steps > 1 else 1
         alpha = (steps - crossing) * link.step_s + crossing * network.step_s
         lanes = 1 if kind == "ring_shift" else at.fewest
-        beta = max(beta, sent / (lanes * cluster.nic_bytes_per_s))
+        beta = max(beta, sent / (lanes * cluster.network_bytes_per_s(kind)))
     if kind == "all_reduce":
         levels = ceil(log2(at.nodes))
         tree = (at.most - 1) * link.step_s + (levels * network.step_s if levels else 0.0)
         alpha = min(alpha, rounds * tree)
-    return link.alpha(kind) + alpha + beta
+    return _alpha(kind, cluster, at) + alpha + beta

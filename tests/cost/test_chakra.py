@@ -1,6 +1,7 @@
 """Traces for Chakra are read back by protocol buffers' own parser, with the schema's fields."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -18,6 +19,17 @@ NODE = {"id": (1, "UINT64"), "name": (2, "STRING"), "type": (3, "INT32"),
         "attr": (10, "Attribute*")}  # fmt: skip
 KINDS = {4: "compute", 5: "send", 6: "receive", 7: "collective"}
 SPEC = wb.PRESETS["toy-video"]
+
+
+@pytest.mark.parametrize("mesh", [{"ring": 2, "ulysses": 2}, {"data": 2, "dsp": 2}])
+def test_a_mesh_is_refused(mesh):
+    log = wb.fake_step(
+        replace(SPEC, batch=2), "dsp" if "dsp" in mesh else "usp", p=4, mesh=mesh
+    ).log
+    with pytest.raises(ValueError, match="one axis of all p=4 ranks"):
+        to_chakra(log, 0, 4)
+    with pytest.raises(ValueError, match="sends 3072 of 4096 bytes"):
+        to_chakra(wb.fake_step(SPEC, "dsp", p=4).log, 0, 8)
 
 
 @pytest.fixture(scope="module")

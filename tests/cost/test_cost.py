@@ -1,12 +1,13 @@
 """Predictions add up, follow the machine, and hide no more than there is to hide behind."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 from small_spec import spec
 
 import workbench as wb
-from workbench.cost import _frozen, predict
+from workbench.cost import _frozen, predict, step_counts
 from workbench.hiding import behind_the_backward, prefetched, round_the_ring
 from workbench.strategies.ulysses import Ulysses
 from workbench.traffic import Sent
@@ -111,13 +112,58 @@ def test_a_ring_hides_what_its_blocks_cover():
 
 
 def test_buckets_end_after_the_backward():
-    sent = Sent("all_reduce", "*", "gradients", None, 100 * 2**20, 0, 1)
-    link = wb.Link("x", 2**20)  # 25 MiB take 37.5 s on 4 ranks
-    four = replace(UNIT, intra=link)
+    def seconds(size):
+        return 1.5 * size / 2**20  # 25 MiB take 37.5 s
+
     for backward, exposed in ((1e4, 37.5), (0.0, 150.0), (100.0, 25 + 150 - 100)):
-        found, hidden = behind_the_backward(sent, 4, 1, four, backward)
+        found, hidden = behind_the_backward(100 * 2**20, seconds, backward)
         assert found == pytest.approx(exposed)
         assert found + hidden == pytest.approx(150)
+
+
+class OwnDSP(wb.STRATEGIES["dsp"]):
+    """As somebody else's, whose steps are counted by faking two small ones."""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"fsdp": True}, {"fsdp": "keep"}, {"fsdp": True, "checkpoint": "block", "accumulate": 2},
+     {"fsdp": True, "mesh": {"data": 2, "dsp": 2}}],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("mode", ["train", "inference"])
+def test_what_somebody_elses_strategy_sends_is_counted(how, mode):
+    model = spec("time=8 space=16", ("space", "time"), layers=5, batch=4)
+    model = replace(model, positions="learned")
+    both = []
+    for strategy in ("dsp", OwnDSP):
+        counted = Counter()
+        for sent in step_counts(model, strategy, BOX, p=4, mode=mode, **how).sent:
+            counted[sent._replace(count=0)] += sent.count
+        both.append(counted)
+    assert both[0] == both[1]
+
+
+def test_flops_of_a_forward_are_those_of_its_kernels():
+    model = replace(spec("time=8 space=16", ("space", "time")), context_length=300)
+    cost = predict(model, "single", BOX, p=1, mode="inference")
+    done = step_counts(model, "single", BOX, p=1, mode="inference").done
+    flops = cost.mfu * cost.seconds * BOX.device.peak_flops_per_s
+    assert flops == pytest.approx(model.forward_flops)
+    assert flops == pytest.approx(sum(k.flops * k.count for k in done))
+
+
+def test_a_group_on_two_nodes_is_as_slow_as_the_network():
+    """Three devices a node: of the groups {0, 1} and {2, 3} the second lies on two nodes."""
+    link, net = wb.Link("fast", 200e9), wb.Link("slow", 1e9)
+    took = []
+    for each in (4, 3, 1):
+        cluster = wb.Cluster("own", BOX.device, each, link, 4, net)
+        cost = predict(replace(VIDEO, batch=2), "dsp", cluster, p=4, mesh={"data": 2, "dsp": 2},
+                       gradient_sync="flat")  # fmt: skip
+        took.append(sum(stage.exposed_communication_s for stage in cost.breakdown[:2]))
+        assert (cost.inter_node_s > 0) == (each < 4)
+    assert took[0] < took[1] == pytest.approx(took[2])
 
 
 def test_weights_are_prefetched():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_tasks import linear_task
 
-from workbench.federated import FedAdam, FedProx, LabelFlip, simulate
+from workbench.federated import FedAdam, FedProx, LabelFlip, SecAggPlus, simulate
 from workbench.federated.batched import MOST, adapters, train_together
 from workbench.federated.history import History, same_weights
 from workbench.federated.learner import Learner
@@ -104,6 +104,17 @@ def test_a_round_trains_once_and_leaves_nothing(task, monkeypatch):
     assert all(len(clients) == 3 for _, clients in calls)
 
 
+def test_a_client_that_cannot_train_is_left_out_as_it_is_alone(task):
+    alike = [r | ({"answer": "the same"} if r["client"] == "site 1" else {}) for r in task.dataset]
+    task = dataclasses.replace(
+        task, dataset=alike, attack=LabelFlip(clients=(1,)), clients_per_round=4
+    )
+    alone, together = (simulate(task, batched=b, progress=False) for b in (False, True))
+    assert [r.failed for r in together.rounds] == [r.failed for r in alone.rounds]
+    assert list(together.rounds[0].failed) == ["site 1"]
+    assert apart(alone.weights, together.weights) < CLOSE
+
+
 @pytest.mark.parametrize(
     ("changes", "options", "text"),
     [
@@ -111,6 +122,7 @@ def test_a_round_trains_once_and_leaves_nothing(task, monkeypatch):
         ({"tune": "full"}, {}, "tune='full'"),
         ({}, {"engine": "ray"}, "engine='ray'"),
         ({}, {"run_dir": "somewhere"}, "keeps no rounds"),
+        ({"secure_aggregation": SecAggPlus()}, {}, "answer message by message"),
     ],
 )
 def test_what_it_does_not_compute_is_refused(task, tmp_path, changes, options, text):

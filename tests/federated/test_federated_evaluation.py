@@ -5,9 +5,10 @@ from math import exp
 
 import numpy as np
 import pytest
+from small_tasks import linear_task
 
 from workbench.datasets import load
-from workbench.federated import FlexLora, fairness, forgetting, report, simulate
+from workbench.federated import FlexLora, evaluate, fairness, forgetting, report, simulate
 from workbench.federated.evaluation import _Measured, _scores, plain_english
 from workbench.federated.learner import Learner
 from workbench.federated.objectives import Text
@@ -44,6 +45,28 @@ def test_each_client_is_measured_with_the_model_that_it_uses(name, task):
     clients = report(run, plain_rows=2).clients.xs("after", level="when")
     for client, expected in run.rounds[-1].evaluation.clients.items():
         assert clients.loc[client, "loss"] == expected["loss"]
+
+
+def test_a_linear_classifier_is_measured_too_but_reads_no_english():
+    task = linear_task()
+    done = simulate(task, progress=False)
+    assert evaluate(task, done.weights) == done.rounds[-1].evaluation
+    tables = report(done)
+    assert tables.overall.loc["after", "loss"] == pytest.approx(done.rounds[-1].eval_loss)
+    assert tables.plain.empty
+    with pytest.raises(ValueError, match="no plain English to forget"):
+        forgetting(done)
+
+
+def test_a_question_whose_answer_stands_alone_is_no_prediction(task):
+    learner, rows = Learner(task), [row for row in task.dataset if row["client"] == "site 0"]
+    many = [row | {"question": f"{i} {row['question']}", "answer": f"{i} {row['answer']}"}
+            for i in range(4) for row in rows][:65]  # fmt: skip
+    sizes = [len(batch) for batch, _ in learner.losses(many, learner.objective)]
+    assert sizes == [63, 2]
+    assert [len(batch) for batch, _ in learner.losses(many[:64], learner.objective)] == [64]
+    assert learner.losses(many[:1], learner.objective) == []
+    assert learner.losses([], learner.objective) == []
 
 
 def test_f1_is_the_mean_over_what_was_right_somewhere():

@@ -8,12 +8,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from flwr.app import MetricRecord, RecordDict
+from small_tasks import linear_rows, linear_task
 
-from workbench.federated import server_app, simulate, waiting
+from workbench.federated import TopK, server_app, simulate, simulation, waiting
 from workbench.federated.history import same_weights
 from workbench.federated.in_process import InProcessGrid
 from workbench.federated.learner import Learner
 from workbench.federated.partition import clients_of
+from workbench.federated.traffic import METRICS, evaluation_fault, usual_limit
 
 
 def break_client(monkeypatch, which, how):
@@ -186,9 +189,60 @@ def test_a_deployment_s_grid_may_fail_to_send_and_hide_who_failed():
     assert [node for node, _ in waiting.replies_to(Grid(), messages, 1.0)] == [7]
 
 
+def test_in_a_simulation_no_client_is_late(everyone, monkeypatch):
+    """However long the clients take that answer before it."""
+    clock = Clock()
+    monkeypatch.setattr(waiting, "time", clock)
+    steps = Learner.steps
+
+    def slow(*given, **more):
+        clock.now += 1500.0
+        return steps(*given, **more)
+
+    monkeypatch.setattr(Learner, "steps", slow)
+    (done,) = simulate(everyone, progress=False).rounds
+    assert done.failed == {}
+
+
+def test_no_change_makes_no_other_too_large():
+    """The median of the norms may be 0."""
+    assert usual_limit([0.0, 0.0, 0.0, 0.2]) == float("inf")
+    assert usual_limit([0.1, 0.1, 0.1, 9.0]) < 9.0
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"loss": 1.0, "accuracy": 0.5, "predictions": 2**70},
+        {"loss": 1.0, "accuracy": 0.5, "predictions": 1e308},
+        {"loss": 1.0, "accuracy": 7.5, "predictions": 3},
+        {"loss": float("nan"), "accuracy": 0.5, "predictions": 3},
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused(numbers):
+    assert evaluation_fault(RecordDict({METRICS: MetricRecord(numbers)}))
+
+
+def test_a_step_that_breaks_does_not_stay_with_its_client():
+    """One row of huge features makes some batches' updates infinite; the next round is whole."""
+    rows = linear_rows()
+    place = next(i for i, r in enumerate(rows) if r["client"] == "00001" and r["split"] == "train")
+    rows[place] = rows[place] | {"features": [1e300] * 5}
+    failed = []
+    for feedback in (False, True):
+        task = linear_task(
+            dataset=rows, clients_per_round=4, rounds=8, local_steps=1, optimizer="sgd",
+            batch_size=4, compression=TopK(0.5, error_feedback=feedback),
+        )  # fmt: skip
+        history = simulate(task, progress=False)
+        failed.append([r.number for r in history.rounds if "00001" in r.failed])
+    assert failed[0] == failed[1]
+    assert 0 < len(failed[0]) < 8
+
+
 def test_a_client_that_does_not_answer_in_time_is_left_out(everyone, monkeypatch):
     monkeypatch.setattr(waiting, "time", Clock())
-    monkeypatch.setattr(server_app, "ROUND_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(simulation, "ROUND_TIMEOUT_S", 0.3)
     honest = InProcessGrid.pull_messages
 
     def silent(self, ids):

@@ -12,7 +12,14 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from workbench.federated import Evaluation, History, load_adapter
+from workbench.federated import (
+    Evaluation,
+    FlexLora,
+    HetLora,
+    History,
+    load_adapter,
+    simulate,
+)
 from workbench.federated.history import same_weights
 from workbench.federated.learner import Learner
 from workbench.federated.lora import read_adapter, write_adapter
@@ -76,6 +83,28 @@ def test_the_tables(saved, task, history):
     read = pd.read_csv(saved / "rounds.csv")
     assert read["eval_loss"].to_numpy() == pytest.approx(frame["eval_loss"].to_numpy())
     assert json.loads((saved / "task.json").read_text())["lora_rank"] == task.lora_rank
+
+
+@pytest.mark.parametrize("method", [HetLora(ranks=(2, 1)), FlexLora(ranks=(2, 1))])
+def test_an_adapter_is_what_its_client_was_evaluated_with(task, method):
+    done = simulate(replace(task, method=method, clients_per_round=4), progress=False)
+    learner = Learner(done.task)
+    for index, name in enumerate(f"site {i}" for i in range(4)):
+        found = learner.evaluate(done.adapter(index), index)
+        assert found == pytest.approx(done.rounds[-1].evaluation.clients[name])
+        assert same_weights(done.adapter(index), done.adapter(name))
+
+
+@pytest.mark.parametrize("nobody", ["nobody", -1, 4])
+def test_an_adapter_of_nobody_is_refused(history, nobody):
+    with pytest.raises(ValueError, match=r"no client is .*ids are 0 to 3, their names \['site 0'"):
+        history.adapter(nobody)
+
+
+def test_a_file_is_no_folder(history, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is a file: give a folder"):
+        history.save(tmp_path / "file")
 
 
 def test_saving_replaces_a_history_and_nothing_else(history, tmp_path):

@@ -1,7 +1,9 @@
 """The embedded models are prepared once, whole or not at all, and load without a hub."""
 
+import dataclasses
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -9,10 +11,12 @@ import time
 
 import pytest
 import torch
+from transformers import AutoTokenizer, DistilBertConfig, T5Config
 
 import workbench.__main__ as command
-from workbench.federated import models, prepare
+from workbench.federated import LocalHead, models, prepare, simulate
 from workbench.federated.models import cache_dir, is_causal, load_base, meta_base, model_path
+from workbench.federated.objectives import Chat
 
 
 @pytest.fixture
@@ -122,6 +126,36 @@ try:
 except ImportError as error:
     print(error)
 """
+
+
+def test_padding_is_on_the_right_whatever_the_tokenizer_says(tiny_causal, tmp_path):
+    """Counted from the left, the places of a question would be those of padding."""
+    folder = shutil.copytree(tiny_causal, tmp_path / "left")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.padding_side = "left"
+    tokenizer.save_pretrained(folder)
+    rows = [{"question": "a b c d e f g h", "answer": "x y"},
+            {"question": "a", "answer": "the red stone river cloud"}]  # fmt: skip
+    left, right = (load_base(str(path)) for path in (folder, tiny_causal))
+    one, other = (Chat()(base.model, base.tokenizer, rows) for base in (left, right))
+    assert (one.count, one.mean.item()) == (other.count, other.mean.item())
+
+
+def test_what_no_run_can_train_is_refused_before_it_is_loaded(task, tmp_path):
+    T5Config(d_model=8, num_layers=1, num_heads=1, d_kv=8, d_ff=8).save_pretrained(tmp_path / "t5")
+    DistilBertConfig(dim=16, n_layers=1, n_heads=2, hidden_dim=16).save_pretrained(tmp_path / "db")
+    for changes, words in (
+        ({"model": str(tmp_path / "t5")}, "is an encoder with a decoder"),
+        ({"model": str(tmp_path / "db"), "tune": "prompt"}, "peft can't do it"),
+        ({"batch_size": 1}, "batch_size=1 .*nothing to learn from"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            simulate(dataclasses.replace(task, **changes), progress=False)
+
+
+def test_a_head_that_is_all_there_is_is_refused(task):
+    with pytest.raises(ValueError, match="nothing would travel"):
+        LocalHead().shared({"layer.0.lora_A.weight": None, "layer.0.lora_B.weight": None}, 0)
 
 
 def test_a_missing_extra_is_named_in_one_line():

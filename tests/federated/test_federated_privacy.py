@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from scipy.stats import norm
+from small_tasks import linear_task
 
-from workbench.federated import CentralDP, FedAvg, FederatedTask, LocalDP
+from workbench.federated import CentralDP, FedAvg, FederatedTask, LocalDP, simulate
 from workbench.federated.accounting import epsilon_said, epsilon_spent, local_multiplier
+from workbench.federated.clock import may_have_sent
 from workbench.federated.joining import private_mean
 from workbench.federated.methods.base import ServerState, Update
 from workbench.federated.partition import sample
@@ -89,6 +91,17 @@ def test_local_noise_composes_over_the_rounds_of_the_busiest_client():
     assert spent[:2] == [0.0, 0.5]
     assert spent == sorted(spent)
     assert epsilon_spent(task_with(None), 5, 5) is None
+
+
+def test_an_update_that_was_sent_and_refused_has_cost_privacy_too():
+    """The server has seen it; who dropped out on the simulated clock has sent nothing."""
+    given = {"clients_per_round": 4, "rounds": 4, "privacy": LocalDP(1.0)}
+    used = simulate(linear_task(**given), progress=False)
+    refused = simulate(linear_task(max_update_norm=29.5, **given), progress=False)
+    assert any(each.failed for each in refused.rounds)
+    assert [r.epsilon for r in refused.rounds] == [r.epsilon for r in used.rounds]
+    reasons = {"a": "refused: norm", "b": "dropped out (simulated)", "c": "no answer within 3 s"}
+    assert may_have_sent(["d"], reasons) == {"a", "c", "d"}
 
 
 def test_a_client_sends_its_clipped_update_with_noise():

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import time
 import pytest
 from small_tasks import linear_task
 
-from workbench.federated import CentralDP, History, TopK, checkpoint, simulate
+from workbench.federated import CentralDP, History, TopK, checkpoint, run_record, simulate
 from workbench.federated.client_memory import ClientMemory
 from workbench.federated.history import same_weights
 from workbench.federated.learner import Learner
@@ -73,6 +74,7 @@ def test_a_killed_process_leaves_a_run_that_goes_on(task, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     (run / "round-0999.partial-1").mkdir()
+    (run / "run.json.partial-1").touch()
     short = dataclasses.replace(longer, rounds=last_round(run) + 1)
     resumed = simulate(
         short, run_dir=run, progress=False
@@ -122,6 +124,47 @@ def test_a_damaged_client_state_is_refused(damage, tmp_path):
         simulate(stateful, run_dir=tmp_path, progress=False).weights,
         simulate(stateful, progress=False).weights,
     )
+
+
+def test_a_record_that_was_cut_off_catches_up(tmp_path, monkeypatch):
+    """Killed between a round's checkpoint and its record, in the last round and before."""
+    write = run_record.write
+    for rounds in (2, 3):
+        folder = tmp_path / str(rounds)
+
+        def killed(run_dir, history):
+            if len(history.rounds) == 2:
+                raise KeyboardInterrupt
+            write(run_dir, history)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(run_record, "write", killed)
+            with pytest.raises(KeyboardInterrupt):
+                simulate(linear_task(rounds=rounds), run_dir=folder, progress=False)
+        assert len(run_record.read(folder).lines) == 2
+        assert len(simulate(linear_task(rounds=rounds), run_dir=folder, progress=False).rounds)
+        assert [line["round"] for line in run_record.read(folder).lines] == [*range(rounds + 1)]
+        written = (folder / "run.json").read_bytes()
+        simulate(linear_task(rounds=rounds), run_dir=folder, progress=False)
+        assert (folder / "run.json").read_bytes() == written
+
+
+def test_rounds_are_counted_beyond_ten_thousand(tmp_path):
+    for number in (2, 9999, 10000, 10001):
+        checkpoint.round_folder(tmp_path, number).mkdir()
+    (tmp_path / "round-10002.partial-7").mkdir()
+    found = checkpoint.round_folders(tmp_path)
+    assert [checkpoint.number_of(each) for each in found] == [2, 9999, 10000, 10001]
+
+
+def test_a_new_run_takes_nothing_from_one_whose_rounds_were_deleted(tmp_path):
+    simulate(linear_task(method="ditto", seed=1), run_dir=tmp_path, progress=False)
+    for folder in tmp_path.glob("round-*"):
+        shutil.rmtree(folder)
+    other = linear_task(method="ditto", seed=2, clients_per_round=1)
+    here, fresh = simulate(other, run_dir=tmp_path, progress=False), simulate(other, progress=False)
+    assert here.personal.keys() == fresh.personal.keys()
+    assert all(same_weights(here.personal[k], fresh.personal[k]) for k in fresh.personal)
 
 
 def test_a_damaged_record_and_a_file_for_a_folder(tmp_path):

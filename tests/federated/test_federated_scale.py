@@ -100,6 +100,8 @@ def test_every_assumption_can_be_changed_and_has_a_source():
             Assumptions(**{name: 0})
     with pytest.raises(ValueError, match="tune='prompt'"):
         Assumptions(tune="prompt")
+    with pytest.raises(ValueError, match=r"clients=\[0\]; each is a whole number of at least 1"):
+        scale_cost(clients=[0])
 
 
 def test_what_changes_moves_the_cost():

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from small_tasks import linear_rows, linear_task, rows
@@ -172,6 +173,34 @@ def test_the_projects_own_data_share_nothing_between_training_and_held_out(name)
     train = {row[key] for client in clients for row in client.train}
     assert len(clients) == 8
     assert train.isdisjoint(row[key] for client in clients for row in client.held_out)
+
+
+def test_what_a_table_lacks_is_missing_as_in_rows():
+    """A table has NaN where a dict has nothing."""
+    some = [r | ({"group": f"g {i % 3}"} if i < 20 else {}) for i, r in enumerate(rows())]
+    task, same = (FederatedTask(dataset=data, num_clients=4) for data in (some, pd.DataFrame(some)))
+    assert task == same
+    half = [r | ({"split": "train"} if i < 20 else {}) for i, r in enumerate(rows())]
+    with pytest.raises(ValueError, match="some rows of dataset have a 'split'"):
+        clients_of(FederatedTask(dataset=pd.DataFrame(half), num_clients=4))
+    for data, changes in ((rows(), {}), (linear_rows(), {"model": "linear", "tune": "head"})):
+        odd = [r | {"split": "training"} for r in data]
+        with pytest.raises(ValueError, match="row 0 of dataset has split='training'; it is one of"):
+            FederatedTask(dataset=odd, num_clients=4, **changes)
+
+
+def test_features_may_be_arrays_and_one_number_is_none():
+    as_arrays = [r | {"features": np.array(r["features"])} for r in linear_rows()]
+    assert linear_task(dataset=as_arrays) == linear_task()
+    with pytest.raises(ValueError, match="row 0 of dataset needs 'client', 'features'"):
+        linear_task(dataset=[r | {"features": 3.0} for r in linear_rows()])
+
+
+def test_clients_of_one_name_are_told_apart():
+    named = [*["a + b"] * 12, *["a"] * 6, *["b"] * 6]
+    data = [r | {"client": name} for r, name in zip(linear_rows(), named, strict=False)]
+    made = clients_of(linear_task(dataset=data, num_clients=2, clients_per_round=2))
+    assert [client.name for client in made] == ["a + b", "a + b (2)"]
 
 
 def test_clients_may_be_numbers_from_0_on():

@@ -1,12 +1,16 @@
 """Strategies with one planted mistake each."""
 
+from dataclasses import replace
+from functools import partial
+
 import torch
 import torch.distributed as dist
 from own_ring import OwnRing
 
 from workbench.layout import pad_to, shard_size, take_shard
-from workbench.strategies import DSP, MegatronTP, Ring, Strategy
+from workbench.strategies import DSP, MegatronTP, Ring, Strategy, Ulysses
 from workbench.strategies.attention import attention, fold, unfold
+from workbench.strategies.ulysses import by_heads
 
 
 class NoSum(DSP):
@@ -38,6 +42,19 @@ class Aliased(OwnRing):
     def add(total, buffer):
         wide = torch.promote_types(buffer.dtype, torch.float32)
         return buffer.to(wide) if total is None else total + buffer
+
+
+class Unlike(Ulysses):
+    """Copies heads of keys as a whole, where each should stand beside its copies."""
+
+    def attend(self, q, k, v, layout, stage):
+        copies = self.comm.size // k.shape[-2]
+        if layout.split not in stage or copies < 2:
+            return super().attend(q, k, v, layout, stage)
+        k, v = (t.repeat(*(1,) * (t.dim() - 2), copies, 1) for t in (k, v))
+        geometry = replace(self.geometry, num_kv_heads=self.comm.size)
+        attend = partial(Strategy.attend, self, layout=layout, stage=stage)
+        return by_heads(q, k, v, self.comm, geometry, layout, attend)
 
 
 class PaddedKeys(Strategy):

@@ -45,6 +45,19 @@ def test_deep_models_are_shown_in_part():
     assert f"{LAYERS} of 28 layers" in str(told)
 
 
+def test_the_step_that_is_shown_is_the_one_that_runs():
+    """A model of two layers would be cut elsewhere at first."""
+    dims = {"a": 7, "b": 4, "c": 7}
+    model = wb.TransformerSpec(
+        dims=dims, stages=("b", "a", "c"), d_model=4, num_heads=1, num_layers=5
+    )
+    told, step = wb.explain(model, "dsp", 4), wb.fake_step(model, "dsp", p=4)
+    assert step.shard != wb.fake_step(replace(model, num_layers=LAYERS), "dsp", p=4).shard
+    shown = [r for r in step.log if r.layer is None or r.layer < LAYERS]
+    assert sum(line.count for line in told.lines) == len(shown)
+    assert sum(line.sent_bytes for line in told.lines) == sum(r.sent_bytes for r in shown)
+
+
 def test_two_side_by_side():
     a, b = (wb.explain(VIDEO, name, 4, shard="time") for name in ("dsp", "ulysses"))
     beside = wb.diff(a, b)

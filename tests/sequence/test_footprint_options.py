@@ -183,6 +183,29 @@ def test_the_way_out_fits_and_what_was_tried_before_does_not(share):
         assert wb.closed_form_memory(LONG, "ring", p=2, **change).peak_bytes > share * peak
 
 
+def test_weights_that_are_kept_may_be_cut():
+    model = replace(LONG, batch=1)
+    how = {"p": 2, "dtype": "bfloat16", "checkpoint": "block"}
+    kept, cut = (
+        wb.closed_form_memory(model, "dsp", fsdp=f, **how).peak_bytes for f in ("keep", True)
+    )
+    found = fits(model, "dsp", wb.Device("own", (kept + cut) // 2, 1e12), fsdp="keep", **how)
+    assert found.way_out == {"fsdp": True}
+    assert fits(model, "dsp", kept + 0.5, fsdp="keep", **how).budget_bytes == kept
+
+
+class Wide(wb.STRATEGIES["dsp"]):
+    """Makes more in between than any strategy of ours."""
+
+    def leave(self, h, layout):
+        return torch.cat([h] * 9, -1)[..., : h.shape[-1]] * 1
+
+
+def test_what_a_hook_of_ones_own_makes_is_not_covered():
+    with pytest.raises(ValueError, match="does not cover leave as overridden of dsp; fake_step"):
+        wb.closed_form_memory(LONG, Wide, p=2)
+
+
 def test_nothing_fits_into_a_byte():
     assert fits(LONG, "dsp", 1, p=2).way_out is None
 

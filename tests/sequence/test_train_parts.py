@@ -114,6 +114,15 @@ def test_a_task_that_makes_no_sense_is_refused(change, words):
         replace(TASK, **change)
 
 
+def test_the_order_of_dims_does_not_matter():
+    other = {"space": 16, "time": 4}
+    task = replace(TASK, spec=replace(TASK.spec, dims=other), buckets=[other])
+    same = replace(TASK, spec=replace(TASK.spec, dims={"time": 4, "space": 16}),
+                   buckets=[{"time": 4, "space": 16}])  # fmt: skip
+    assert task == same
+    assert list(task.spec.dims) == list(task.specs[0].dims) == ["time", "space"]
+
+
 def test_a_run_that_cannot_be_is_refused_before_it_starts(tmp_path):
     with pytest.raises(ValueError, match=r"num_heads=4, p=3.*would run: .*ring, dsp"):
         train(TASK, "ulysses", 3)

@@ -15,6 +15,7 @@ from mutants import (
     PaddedKeys,
     SeedPerRank,
     Transposed,
+    Unlike,
     Unrecorded,
 )
 from own_ring import OwnRing
@@ -82,6 +83,13 @@ def test_a_planted_mistake_is_found_and_placed(mutant):
     assert "FAILED" in report._repr_markdown_()
     with pytest.raises(AssertionError, match="First difference"):
         report.assert_passed()
+
+
+def test_copies_of_heads_of_keys_in_the_wrong_order_are_found():
+    report = wb.verify(Unlike, ranks=(2, 4), models=["two dims", "grouped queries"])
+    assert report.first.check == "output", report
+    assert "grouped queries" in report.first.case
+    assert "p=4" in report.first.case
 
 
 def test_a_layout_that_is_only_said_is_found_by_its_shape():

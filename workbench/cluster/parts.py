@@ -157,7 +157,8 @@ class Cluster:
     nodes : int
         How many there are.
     inter : Link or None
-        One network interface of a node. ``None``: nodes cannot be joined.
+        One network interface of a node. ``None``: nodes cannot be joined. A collective within and
+        between nodes takes the longer of both links' ``alpha_s``.
     nics_per_node : int or None
         Network interfaces of a node; ``None``: one for each device.
     oversubscription : float
@@ -229,10 +230,12 @@ class Cluster:
     @property
     def nic_bytes_per_s(self) -> float | None:
         """A device's share of its node's network interfaces [bytes/s]."""
-        if self.inter is None:
-            return None
+        return None if self.inter is None else self.network_bytes_per_s("*")
+
+    def network_bytes_per_s(self, kind: str) -> float:
+        """The same in a collective of this kind, if nodes are joined [bytes/s]."""
         each = (self.nics_per_node or self.gpus_per_node) / self.gpus_per_node
-        return float(self.inter.bandwidth("*")) * each / self.oversubscription
+        return float(self.inter.bandwidth(kind)) * each / self.oversubscription
 
     def working(self, p: int) -> "Cluster":
         """The same cluster, its device as it is while ``p`` ranks work."""

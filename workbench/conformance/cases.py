@@ -31,7 +31,7 @@ SPECS: dict[str, TransformerSpec] = {
     "one head": _spec({"time": 4, "space": 5}, "space", "time", heads=1),
     "causal in time": _spec({"time": 7, "space": 4}, "space", Stage("time", causal=True)),
     "a window": _spec({"tokens": 9}, Stage("tokens", causal=True, window=3)),
-    "grouped queries": _spec({"time": 4, "space": 6}, "space", "time", num_kv_heads=4),
+    "grouped queries": _spec({"time": 4, "space": 6}, "space", "time", num_kv_heads=2),
     "samples of two lengths": _spec(
         {"time": 4, "space": 6}, "space", "time", batch=2, positions="learned",
         valid={"time": (4, 3), "space": (2, 6)},

@@ -22,7 +22,7 @@ _HOME = {
     "History": "history",
     "Round": "history",
     "Evaluation": "history",
-    "load_adapter": "history",
+    "load_adapter": "lora",
     "Traffic": "traffic",
     "round_traffic": "traffic",
     "generate": "generation",

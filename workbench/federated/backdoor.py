@@ -25,8 +25,9 @@ class BackdoorSuccess:
 
 
 def backdoor_success(
-    learner: Learner, weights: Weights, rows: Sequence[Row], trigger: str, target: str
-) -> BackdoorSuccess:
+    learner: Learner, weights: Weights, rows: Sequence[Row], trigger: str, target: str,
+    base_deltas: Weights | None = None,
+) -> BackdoorSuccess:  # fmt: skip
     """How often a model answers ``target`` when the trigger stands behind a question.
 
     An encoder answers with the nearest of all rows' answers and the target. A causal model is
@@ -41,6 +42,8 @@ def backdoor_success(
         Adapter, such as ``history.weights``.
     rows : sequence of dict
         Held-out questions and answers. Rows whose answer is the target are left out.
+    base_deltas : dict or None
+        What the run's method merged into the base.
 
     Raises
     ------
@@ -52,6 +55,7 @@ def backdoor_success(
     if not asked:
         raise ValueError(f"0 of {len(rows)} rows have an answer other than {target!r}.")
     prefers = _encoder_prefers if isinstance(learner.objective, Retrieval) else _causal_prefers
+    learner.write_base(base_deltas or {})
     write_adapter(learner.parameters, weights)
     with torch_threads(learner.task.threads), torch.no_grad():
         hits = [

@@ -34,6 +34,11 @@ MOST = 8
 
 def check(task: FederatedTask) -> None:
     """Refuse a task whose clients can't train in one step."""
+    if task.secure_aggregation is not None:
+        raise ValueError(
+            f"batched=True with {task.secure_aggregation!r}: its clients answer message by "
+            "message. Leave one of both out."
+        )
     if task.tune != "lora" or is_linear(task) or type(task.method) not in PLAIN:
         names = ", ".join(method.__name__ for method in PLAIN)
         raise ValueError(
@@ -48,6 +53,7 @@ class BatchedGrid(InProcessGrid):
     def __init__(self, *given):
         super().__init__(*given)
         self._trained: dict[tuple[int, int], tuple[Weights, float]] = {}  # round, client
+        self._alone: set[tuple[int, int]] = set()
 
     def _answer(self, message: Message) -> Message:
         if message.metadata.message_type != MessageType.TRAIN:
@@ -55,11 +61,17 @@ class BatchedGrid(InProcessGrid):
         client = self._client(message)
         learner = learner_of(self._contexts[message.metadata.dst_node_id].run_config[TASK])
         number = message.content[CONFIG][ROUND]
-        if (number, client) not in self._trained:
+        if (number, client) not in {*self._trained, *self._alone}:
             together = [message, *self._waiting.values()][:MOST]
             sent = {self._client(each): unpack(each.content[ARRAYS]) for each in together}
-            found = train_together(learner, sent, number)
+            self._alone = set()
+            try:
+                found = train_together(learner, sent, number)
+            except Exception:  # one of them can't train: each by itself shows which
+                found, self._alone = {}, {(number, each) for each in sent}
             self._trained = {(number, each): result for each, result in found.items()}
+        if (number, client) in self._alone:
+            return super()._answer(message)
         learner.train = lambda *_: self._trained.pop((number, client))
         try:
             return super()._answer(message)

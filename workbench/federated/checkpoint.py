@@ -88,13 +88,20 @@ def write(run_dir: pathlib.Path, state: Checkpoint) -> None:
     state.history.save(folder, also)
     losses = {r.number: r.eval_loss for r in state.history.rounds if not isnan(r.eval_loss)}
     best = round_folder(run_dir, min(losses, key=losses.get)) if losses else folder
-    for old in _folders(run_dir)[:-KEPT_ROUNDS]:
+    for old in round_folders(run_dir)[:-KEPT_ROUNDS]:
         if old != best:
             shutil.rmtree(old)
 
 
-def _folders(run_dir: str | os.PathLike) -> list[pathlib.Path]:
-    return sorted(pathlib.Path(run_dir).glob("round-" + "[0-9]" * 4))
+def round_folders(run_dir: str | os.PathLike) -> list[pathlib.Path]:
+    """The checkpoints of a run, the first round first; from round 10000 on names are longer."""
+    found = pathlib.Path(run_dir).glob("round-*")
+    return sorted((path for path in found if path.name[len("round-") :].isdecimal()), key=number_of)
+
+
+def number_of(folder: pathlib.Path) -> int:
+    """The round that a checkpoint's folder is named after."""
+    return int(folder.name[len("round-") :])
 
 
 def _checksum(path: pathlib.Path) -> str:
@@ -117,7 +124,7 @@ def latest(
     ValueError
         If the last checkpoint is damaged or not of this task; the message says what to do.
     """
-    folders = _folders(run_dir)
+    folders = round_folders(run_dir)
     if not folders:
         return None
     folder = folders[-1]
@@ -196,8 +203,8 @@ def locked(run_dir: pathlib.Path):
             f"run_dir={str(run_dir)!r} is in use by another run: wait for it, or take another."
         ) from None
     try:
-        for left in [*run_dir.glob("round-*.partial-*"), *run_dir.glob("round-*.old-*")]:
-            shutil.rmtree(left)
+        for left in [*run_dir.glob("*.partial-*"), *run_dir.glob("round-*.old-*")]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield
     finally:
         lock.release()

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import shutil
 
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -64,6 +65,11 @@ def check_memories(run_dir: str | os.PathLike) -> None:
     """Raise ValueError if a client's state in a run's folder is damaged."""
     for folder in sorted((pathlib.Path(run_dir) / "clients").glob("[0-9]*")):
         ClientMemory(run_dir, int(folder.name)).check()
+
+
+def forget_memories(run_dir: str | os.PathLike) -> None:
+    """Delete what clients keep in a run's folder: no round is left that it belongs to."""
+    shutil.rmtree(pathlib.Path(run_dir) / "clients", ignore_errors=True)
 
 
 def _read(path: pathlib.Path) -> Arrays:

@@ -3,7 +3,7 @@
 Nothing here is measured, and nothing depends on anything but the task and the round's number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 
@@ -15,6 +15,9 @@ from workbench.federated.options.privacy import CentralDP
 from workbench.federated.partition import SYSTEM, absent, generator, sample
 from workbench.federated.task import FederatedTask
 from workbench.federated.traffic import client_traffic
+
+#: Stands in the reason why a client is left out that has not even trained.
+SIMULATED = "(simulated)"
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,20 @@ def simulated_round(
     for client in asked:
         due[client] = client_seconds(task, client, specs, merged_updates)
         if _drops_out(task, number, client):
-            left_out[client] = "dropped out (simulated)"
+            left_out[client] = f"dropped out {SIMULATED}"
         elif system.deadline_s is not None and due[client] > system.deadline_s:
             left_out[client] = (
-                f"late (simulated): due after {due[client]:.4g} s, the deadline is "
+                f"late {SIMULATED}: due after {due[client]:.4g} s, the deadline is "
                 f"{system.deadline_s:g} s"
             )
     last = max(due.values(), default=0.0)
     seconds = system.deadline_s if left_out and system.deadline_s is not None else last
     return SimulatedRound(asked, tuple(absent(task, number)), due, left_out, seconds)
+
+
+def may_have_sent(trained: Iterable[str], failed: Mapping[str, str]) -> set[str]:
+    """Names of a round's clients of which an update may have left the client, used or not."""
+    return {*trained, *(name for name, why in failed.items() if SIMULATED not in why)}
 
 
 def fewest(task: FederatedTask, asked: Sequence[int]) -> int:

@@ -16,9 +16,9 @@ from dataclasses import replace
 
 from workbench.federated import checkpoint
 from workbench.federated.credentials import Credentials, make_credentials
-from workbench.federated.deployment import ROUNDS, Deployment, Tell
-from workbench.federated.history import TASK as TASK_FILE
+from workbench.federated.deployment import Deployment, Tell
 from workbench.federated.history import History
+from workbench.federated.lora import TASK as TASK_FILE
 from workbench.federated.partition import clients_of
 from workbench.federated.processes import end_marked
 from workbench.federated.server_app import (
@@ -80,6 +80,8 @@ def run_deployment(
         If a node was not let in, too few answered, or the SuperLink or the ServerApp ended; what
         is done is in ``run_dir``.
     """
+    if pathlib.Path(task.model).is_dir():  # processes are started elsewhere
+        task = replace(task, model=str(pathlib.Path(task.model).absolute()))
     _check_deployable(task)
     run_dir, tell = pathlib.Path(run_dir).absolute(), tell or _silent
     for name, value in (("join_timeout_s", join_timeout_s), ("round_timeout_s", round_timeout_s)):
@@ -170,8 +172,8 @@ def _parser() -> argparse.ArgumentParser:
 def _task(options: argparse.Namespace, run_dir: pathlib.Path) -> FederatedTask:
     """The task of a file, of the run that is gone on with, or a small one."""
     rounds = {} if options.rounds is None else {"rounds": options.rounds}
-    left = sorted(run_dir.glob(f"{ROUNDS}/{TASK_FILE}")) if options.resume else []
-    file = options.task or (left[-1] if left else None)
+    left = checkpoint.round_folders(run_dir) if options.resume else []
+    file = options.task or (left[-1] / TASK_FILE if left else None)
     if file is not None:
         return replace(FederatedTask.from_json(file.read_text()), **rounds)
     nodes = options.nodes

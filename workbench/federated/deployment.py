@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import tomli_w
 
+from workbench.federated.checkpoint import number_of, round_folders
 from workbench.federated.client_app import PARTITION, RUN_DIR, STATE_DIR, TASK
 from workbench.federated.credentials import Credentials
 from workbench.federated.history import RECORD as HISTORY
@@ -21,8 +22,6 @@ from workbench.federated.record import FAILED, FINISHED, Record
 from workbench.federated.server_app import KEEP, RECORD
 from workbench.federated.task import FederatedTask
 
-#: Folders of rounds in the run's.
-ROUNDS = "round-" + "[0-9]" * 4
 #: File in the run's folder in which the ServerApp says how the run stands.
 STANDING = "deployment.json"
 #: How long a command of Flower may take, and the ServerApp from its start to its first word [s].
@@ -190,14 +189,14 @@ class Deployment:
 
     def failure(self, why: str) -> RuntimeError:
         """The error of a run that can't go on, with what is left of it."""
-        left = len(list(self.run_dir.glob(ROUNDS)))
+        left = round_folders(self.run_dir)
         way_out = "resume=True (--resume) goes on after the last round. " if left else ""
         return RuntimeError(f"{why}. {way_out}Logs: {self.processes.logs}")
 
     def tell_rounds(self) -> None:
         """Tell of the rounds that have been written since the last look."""
-        folders = sorted(self.run_dir.glob(ROUNDS))
-        if not folders or int(folders[-1].name[-4:]) <= self.told:
+        folders = round_folders(self.run_dir)
+        if not folders or number_of(folders[-1]) <= self.told:
             return
         try:
             record = json.loads((folders[-1] / HISTORY).read_text())

@@ -17,6 +17,7 @@ from workbench.datasets import load
 from workbench.federated.generation import generate
 from workbench.federated.history import Evaluation, History
 from workbench.federated.learner import Learner
+from workbench.federated.linear import is_linear
 from workbench.federated.lora import Weights, write_adapter
 from workbench.federated.methods.base import ServerState
 from workbench.federated.objectives import Objective, Retrieval, Text
@@ -42,7 +43,8 @@ class Report:
     overall : DataFrame
         The same over all clients' predictions, with the `fairness` across clients.
     plain : DataFrame
-        The same on plain English that nobody trained on: what the run has made it forget.
+        The same on plain English that nobody trained on: what the run has made it forget; empty
+        for a linear classifier, which reads none.
     samples : DataFrame or None
         What the model said to some prompts; ``None`` if none was given.
     """
@@ -144,7 +146,7 @@ def report(history: History, prompts: Sequence[str] = (), plain_rows: int = 32) 
     return Report(
         pd.DataFrame(clients).set_index(["client", "when"]),
         pd.DataFrame(overall).set_index("when"),
-        forgetting(history, plain_rows, learner),
+        pd.DataFrame() if is_linear(learner.task) else forgetting(history, plain_rows, learner),
         said,
     )
 
@@ -155,7 +157,14 @@ def forgetting(
     """Loss and the like on plain English before and after a run; a loss that rises is forgetting.
 
     A causal model predicts each token; an encoder finds the second half of a text by its first.
+
+    Raises
+    ------
+    ValueError
+        If the model is a linear classifier, which reads no texts.
     """
+    if is_linear(history.task):
+        raise ValueError("model='linear' reads features, so there is no plain English to forget.")
     learner = learner or Learner(history.task)
     rows = plain_english(history.task, plain_rows)
     objective: Objective = Text()
@@ -205,7 +214,8 @@ def _by_client(learner: Learner, history: History, when: str) -> dict[str, _Meas
     for index, client in enumerate(learner.clients):
         if rows := learner.evaluated_rows(index):
             write_adapter(learner.parameters, _weights(learner, history, index, when))
-            found[client.name] = _measure(learner, rows, learner.objective)
+            measured = _measure(learner, rows, learner.objective)
+            found |= {client.name: measured} if measured.truth else {}
     return found
 
 

@@ -9,27 +9,17 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pandas as pd
-import peft
-import torch
 from safetensors.numpy import load_file, save_file
 
-from workbench.federated.linear import LINEAR, is_linear, opened
-from workbench.federated.lora import Base, Weights, write_adapter
-from workbench.federated.models import load_base, quiet
+from workbench.federated.linear import is_linear
+from workbench.federated.lora import BASE, TASK, Weights, load_weights
+from workbench.federated.methods.ranked import padded
 from workbench.federated.partition import clients_of
 from workbench.federated.task import FederatedTask
-from workbench.federated.tuning import (
-    FILES,
-    OF_PEFT,
-    own_part,
-    trained_parameters,
-    write_config,
-)
+from workbench.federated.tuning import FILES, write_config
 
-#: Files of a saved history, beside what was trained.
-TASK, RECORD = "task.json", "history.json"
-#: Beside them, if there are any: what was merged into the base, and clients' own adapters.
-BASE, OWN = "base_deltas.safetensors", "personal.safetensors"
+#: Files of a saved history, beside the task and what was trained; clients' own adapters, if any.
+RECORD, OWN = "history.json", "personal.safetensors"
 
 
 @dataclass(frozen=True)
@@ -148,10 +138,30 @@ class History:
     engine: str = "messages"
 
     def adapter(self, client: str | int) -> Weights:
-        """The adapter that a client uses: its own where it has one, else the common one."""
-        if isinstance(client, int):
-            client = clients_of(self.task)[client].name
-        return self.personal.get(client, self.weights)
+        """The adapter that a client uses: its own, or its part of the common one.
+
+        Parameters
+        ----------
+        client : str or int
+            Its name, or its partition id.
+
+        Raises
+        ------
+        ValueError
+            If there is no such client.
+        """
+        if client in self.personal:
+            return self.personal[client]
+        names = [each.name for each in clients_of(self.task)]
+        index = names.index(client) if client in names else client
+        if isinstance(index, str) or not 0 <= index < len(names):
+            raise ValueError(
+                f"no client is {client!r}; their ids are 0 to {len(names) - 1}, their names {names}"
+            )
+        if names[index] in self.personal:
+            return self.personal[names[index]]
+        mine = self.task.method.shared(self.weights, index)
+        return {n: padded(mine[n], a.shape) if n in mine else a for n, a in self.weights.items()}
 
     @property
     def privacy(self) -> str:
@@ -204,9 +214,11 @@ class History:
         Raises
         ------
         ValueError
-            If the folder holds other files.
+            If the folder holds other files, or is a file.
         """
         path = pathlib.Path(path)
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{path} is a file: give a folder, new or of an older history.")
         if path.exists() and not (path / TASK).exists() and any(path.iterdir()):
             raise ValueError(f"{path} holds something else than a history: give a new folder.")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -261,35 +273,6 @@ class History:
         }
         arrays, engine = load_weights(folder, task.tune), record.get("engine", "messages")
         return cls(task, Evaluation(**record["start"]), rounds, arrays, base, personal, engine)
-
-
-def load_weights(path: str | os.PathLike, tune: str = "lora") -> Weights:
-    """The arrays that were saved, in the order of their names."""
-    return dict(sorted(load_file(pathlib.Path(path) / FILES[tune]).items()))
-
-
-def load_adapter(path: str | os.PathLike) -> torch.nn.Module:
-    """The pretrained model with what was trained, usable without Flower.
-
-    A plain peft model for adapters, prompts and prefixes, with what the run merged into the base
-    added to its weights; else the model itself, with its trained head or all its trained weights.
-    A linear classifier comes as itself.
-    """
-    task = json.loads((pathlib.Path(path) / TASK).read_text())
-    tune = task.get("tune", "lora")
-    if task["model"] == LINEAR:
-        return opened(load_weights(path, tune))
-    base = load_base(task["model"]).model
-    if tune not in OF_PEFT:
-        model = own_part(tune, base)
-        write_adapter(trained_parameters(model), load_weights(path, tune))
-        return model.requires_grad_(False)
-    with quiet():
-        model = peft.PeftModel.from_pretrained(base, path).requires_grad_(False)
-    merged = pathlib.Path(path) / BASE
-    if merged.exists():
-        Base(model).write(load_file(merged))
-    return model
 
 
 def same_weights(one: Weights, other: Weights) -> bool:

@@ -157,6 +157,7 @@ def membership(
     tuned: Weights,
     members: Sequence[Row],
     others: Sequence[Row],
+    base_deltas: Weights | None = None,
 ) -> Membership:
     """Tell rows that a model was tuned on from rows of the same sources that it wasn't.
 
@@ -169,6 +170,8 @@ def membership(
     members, others : sequence of dict
         Rows of training, and rows held out **of the same clients**: of others the topic would
         tell, not the training.
+    base_deltas : dict or None
+        What a run's method merged into the base of the tuned model.
 
     References
     ----------
@@ -176,7 +179,7 @@ def membership(
     https://arxiv.org/abs/2112.03570 (on why scores are calibrated by row)
     """
     rows = [*members, *others]
-    before, after = (row_losses(learner, weights, rows) for weights in (start, tuned))
+    before, after = row_losses(learner, start, rows), row_losses(learner, tuned, rows, base_deltas)
     truth = np.repeat([1, 0], [len(members), len(others)])
     fall = before - after
     low, high = _interval(truth, fall)
@@ -186,9 +189,13 @@ def membership(
 
 
 def row_losses(
-    learner: Learner, weights: Weights, rows: Sequence[Row]
+    learner: Learner, weights: Weights, rows: Sequence[Row], base_deltas: Weights | None = None
 ) -> Float[np.ndarray, " rows"]:
-    """The loss of each row by itself [nats]; an encoder chooses among all rows' answers."""
+    """The loss of each row by itself [nats]; an encoder chooses among all rows' answers.
+
+    ``weights`` and ``base_deltas`` are a run's; without the second the base is the pretrained one.
+    """
+    learner.write_base(base_deltas or {})
     write_adapter(learner.parameters, weights)
     with torch_threads(learner.task.threads), torch.no_grad():
         if isinstance(learner.objective, Retrieval):

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from workbench.federated.lora import (
     write_adapter,
 )
 from workbench.federated.models import load_base, local_device
-from workbench.federated.objectives import Classify, Loss, Objective, objective
+from workbench.federated.objectives import Classify, Loss, Objective, Retrieval, objective
 from workbench.federated.partition import BATCHES, EVALUATION, Client, Row, clients_of, generator
 from workbench.federated.task import FederatedTask, Handed, task_in
 from workbench.federated.tuning import trained_parameters, tuned
@@ -92,7 +93,8 @@ class Learner:
 
     def write_base(self, deltas: Weights) -> None:
         """Put the weights under the adapters to the pretrained ones plus these changes."""
-        self.base.write(deltas)
+        if not is_linear(self.task):
+            self.base.write(deltas)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """A fresh optimizer of what is trained."""
@@ -133,9 +135,16 @@ class Learner:
         return {"loss": mean, "accuracy": accuracy, "predictions": count}
 
     def losses(self, rows: Sequence[Row], objective: Objective) -> list[tuple[Sequence[Row], Loss]]:
-        """The batches in which rows are evaluated, each with its loss."""
+        """The batches in which rows are evaluated, each with its loss.
+
+        Where answers are chosen, each batch has at least two rows: a question whose answer stands
+        alone is no prediction.
+        """
         size = objective.eval_batch
-        batches = [rows[first : first + size] for first in range(0, len(rows), size)]
+        ends = [*range(0, len(rows), size), len(rows)]
+        if isinstance(objective, Retrieval) and len(rows) % size == 1:
+            ends[-2] = len(rows) - 2 if len(rows) > 1 else 1
+        batches = [rows[first:end] for first, end in pairwise(ends) if first < end]
         with torch_threads(self.task.threads), torch.no_grad():
             return [(batch, objective(self.model, self.tokenizer, batch)) for batch in batches]
 

@@ -1,19 +1,32 @@
 """What is trained and travels: its names and shapes, its start, read and written by copies."""
 
+import json
+import os
+import pathlib
+
+import peft
 import torch
+from safetensors.numpy import load_file
 
 from workbench.federated import linear
-from workbench.federated.linear import is_linear
-from workbench.federated.models import meta_base
+from workbench.federated.linear import LINEAR, is_linear, opened
+from workbench.federated.models import load_base, meta_base, quiet
 from workbench.federated.partition import ADAPTER, generator
 from workbench.federated.task import FederatedTask
 from workbench.federated.tuning import (
+    FILES,
+    OF_PEFT,
     Shapes,
     Weights,
     in_model_order,
+    own_part,
     start_of,
+    trained_parameters,
     tuned,
 )
+
+#: Files of a saved run beside what was trained: its task; what was merged into the base, if any.
+TASK, BASE = "task.json", "base_deltas.safetensors"
 
 
 def adapter_shapes(task: FederatedTask) -> Shapes:
@@ -77,3 +90,32 @@ def write_adapter(parameters: dict[str, torch.nn.Parameter], weights: Weights) -
                 f"{tuple(parameter.shape)}: both sides must have the same lora_rank and model."
             )
         parameter.copy_(torch.from_numpy(weights[name]))
+
+
+def load_weights(path: str | os.PathLike, tune: str = "lora") -> Weights:
+    """The arrays that were saved, in the order of their names."""
+    return dict(sorted(load_file(pathlib.Path(path) / FILES[tune]).items()))
+
+
+def load_adapter(path: str | os.PathLike) -> torch.nn.Module:
+    """The pretrained model with what was trained, usable without Flower.
+
+    A plain peft model for adapters, prompts and prefixes, with what the run merged into the base
+    added to its weights; else the model itself, with its trained head or all its trained weights.
+    A linear classifier comes as itself.
+    """
+    task = json.loads((pathlib.Path(path) / TASK).read_text())
+    tune = task.get("tune", "lora")
+    if task["model"] == LINEAR:
+        return opened(load_weights(path, tune))
+    base = load_base(task["model"]).model
+    if tune not in OF_PEFT:
+        model = own_part(tune, base)
+        write_adapter(trained_parameters(model), load_weights(path, tune))
+        return model.requires_grad_(False)
+    with quiet():
+        model = peft.PeftModel.from_pretrained(base, path).requires_grad_(False)
+    merged = pathlib.Path(path) / BASE
+    if merged.exists():
+        Base(model).write(load_file(merged))
+    return model

@@ -69,7 +69,9 @@ def _as_fit_result(delta: Arrays, weight: int, largest: float) -> RecordDict:
     from flwr.common import Code, FitRes, Status, ndarrays_to_parameters
     from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 
-    arrays = [np.clip(delta[name], -largest, largest).astype(np.float64) for name in sorted(delta)]
+    # One number alone travels as an array of one: Flower would add its mask in another way.
+    changes = (np.atleast_1d(delta[name]) for name in sorted(delta))
+    arrays = [np.clip(each, -largest, largest).astype(np.float64) for each in changes]
     # Flower can't count the bytes of an empty text.
     status = Status(Code.OK, "ok")
     return fitres_to_recorddict(FitRes(status, ndarrays_to_parameters(arrays), weight, {}), False)

@@ -161,6 +161,7 @@ def load_base(model: str, device: torch.device | None = None) -> Base:
             path, config=config, dtype=torch.float32
         )
         tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.padding_side = "right"  # where a text begins is counted from the left
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return Base(loaded.to(device or local_device()).eval(), tokenizer, causal)

@@ -1,7 +1,7 @@
 """Who holds which rows: split, natural sources, and how sources are dealt to clients."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,20 @@ def clients_of(task: FederatedTask, rows: Sequence[Row] | None = None) -> list[C
     else:
         clients = _shared_rows(task, sources)
     _check_sizes(task, clients)
-    return clients
+    return _named_apart(clients)
+
+
+def _named_apart(clients: Sequence[Client]) -> list[Client]:
+    """Clients of one name get numbers: all that is told of a client is told by its name."""
+    found, names = [], {client.name for client in clients}
+    taken: set[str] = set()
+    for client in clients:
+        name, number = client.name, 2
+        while name in taken or (name in names and name != client.name):
+            name, number = f"{client.name} ({number})", number + 1
+        taken.add(name)
+        found.append(replace(client, name=name))
+    return found
 
 
 def _whole_sources(task: FederatedTask, sources: dict[str, list[Row]]) -> list[Client]:

@@ -78,6 +78,19 @@ def write(run_dir: str | os.PathLike, history: History) -> None:
     write_whole(folder / METRICS, _lines(metrics(history)))
 
 
+def catch_up(run_dir: str | os.PathLike, history: History) -> None:
+    """Write a record that an interruption has left behind, or ahead of, its run's checkpoint."""
+    folder = pathlib.Path(run_dir)
+    if not (folder / RUN).exists():
+        return
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        about = json.loads((folder / RUN).read_text())
+        lines = len((folder / METRICS).read_text().splitlines())
+        if about["rounds_done"] == lines - 1 == len(history.rounds):
+            return
+    write(folder, history)
+
+
 def metrics(history: History) -> list[dict[str, Any]]:
     """The lines of ``metrics.jsonl``; a number that is not finite is null."""
     start = {"round": 0, **_evaluated(history.start, {})}

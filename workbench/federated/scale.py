@@ -94,6 +94,8 @@ class Assumptions:
                 if each.name == "speed_sigma" and value == 0:
                     continue
                 raise ValueError(f"{each.name}={value!r}; it is a finite number above 0.")
+            if each.type is int and not isinstance(value, int):
+                raise ValueError(f"{each.name}={value!r}; it is a whole number above 0.")
 
     def to_frame(self) -> pd.DataFrame:
         """Each assumption: its value, unit and source; a changed one is the reader's."""
@@ -203,6 +205,8 @@ def scale_cost(
     given, rows = given or Assumptions(), []
     for model in models:
         for count in clients:
+            if count < 1:
+                raise ValueError(f"clients={list(clients)}; each is a whole number of at least 1.")
             cost = round_cost(model, count, given)
             held = int(model.parameters * given.weight_bytes)
             parts = {name: getattr(cost, name) for name in ("download_s", "compute_s", "upload_s")}

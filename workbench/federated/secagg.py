@@ -1,7 +1,9 @@
 """Secure aggregation of a round, or of any changes: the server learns their mean and no one's."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
@@ -24,8 +26,8 @@ from workbench.federated.traffic import (
 )
 from workbench.federated.updates import weight_range
 
-#: How long an answer of a client in this process may take [s].
-IN_PROCESS_TIMEOUT_S = 600.0
+#: Clients in this process answer one after another, and none gets lost on the way.
+NO_TIMEOUT = math.inf
 
 
 def secure_mean(
@@ -57,7 +59,8 @@ def secure_mean(
     Raises
     ------
     ValueError
-        If the option can't be for so many clients.
+        If the option can't be for so many clients, changes are not alike or not finite, or a
+        weight, a stage or a lost client is none.
     RuntimeError
         If fewer clients are left than the threshold asks for.
 
@@ -70,26 +73,47 @@ def secure_mean(
     """
     option, weights = option or SecAggPlus(), list(weights or [1] * len(changes))
     option.check_clients(len(changes))
-    grid = InProcessGrid(_app(changes, option, weights, lost, seed), len(changes), {})
+    stages = dict(lost) if isinstance(lost, Mapping) else dict.fromkeys(lost, COLLECT)
+    _check_changes(changes, weights, stages)
+    grid = InProcessGrid(_app(changes, option, weights, stages, seed), len(changes), {})
     nodes = {client + 1: client for client in range(len(changes))}
     contents = {node: RecordDict() for node in nodes}
     specs = specs_of(dict(sorted(changes[0].items())))
     with task_identity():
-        watched = Watched(grid, contents, nodes, specs, IN_PROCESS_TIMEOUT_S)
+        watched = Watched(grid, contents, nodes, specs, NO_TIMEOUT)
         done = run_protocol(watched, option, (min(weights), max(weights)))
     names = {client: f"client {client}" for client in nodes.values()}
     return _ended(done, option, len(changes), names, "secure_mean")
+
+
+def _check_changes(
+    changes: Sequence[Arrays], weights: Sequence[int], stages: Mapping[int, str]
+) -> None:
+    shapes = [{name: a.shape for name, a in change.items()} for change in changes]
+    for client, change in enumerate(changes):
+        if shapes[client] != shapes[0]:
+            raise ValueError(f"client {client}'s change has other names or shapes than client 0's")
+        if not all(np.isfinite(array).all() for array in change.values()):
+            raise ValueError(f"client {client}'s change has values that are not finite")
+    whole = all(isinstance(w, int) and not isinstance(w, bool) and w >= 1 for w in weights)
+    if len(weights) != len(changes) or not whole:
+        raise ValueError(f"weights={weights}; give each of {len(changes)} clients one, from 1")
+    for client, stage in stages.items():
+        if client not in range(len(changes)) or stage not in STAGES:
+            raise ValueError(
+                f"lost={dict(stages)}: clients count from 0 to {len(changes) - 1}, and a stage is "
+                f"one of {', '.join(STAGES)}"
+            )
 
 
 def _app(
     changes: Sequence[Arrays],
     option: SecAggPlus,
     weights: Sequence[int],
-    lost: Mapping[int, str] | Iterable[int],
+    stages: Mapping[int, str],
     seed: int,
 ) -> ClientApp:
     """Clients that hand in what they already have, until they are lost."""
-    stages = dict(lost) if isinstance(lost, Mapping) else dict.fromkeys(lost, COLLECT)
     app = ClientApp()
 
     @app.train()

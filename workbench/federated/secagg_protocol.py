@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.common.secure_aggregation.secaggplus_constants import Key
 from flwr.serverapp import Grid
 
 from workbench.federated.in_process import quiet_flower
@@ -95,17 +96,18 @@ class Watched:
         """Send one stage's messages; only answers that can be used are handed on."""
         messages = list(messages)
         stage = stage_of(messages[0])
+        asked = {each.metadata.dst_node_id: each for each in messages}
         self.bytes["keys"] += sum(protocol_bytes(each.content) for each in messages)
         if stage == COLLECT:
             self._add_requests(messages)
-        reasons = {m.metadata.dst_node_id: f"no answer in {self.timeout_s:g} s" for m in messages}
+        reasons = dict.fromkeys(asked, f"no answer in {self.timeout_s:g} s")
         usable = []
         for node, answer in replies_to(self.grid, messages, self.timeout_s):
             if stage == COLLECT:
                 self.bytes["up"] += count_bytes(answer)
             elif answer.has_content():
                 self.bytes["keys"] += protocol_bytes(answer.content)
-            reasons[node] = self._fault(stage, answer)
+            reasons[node] = self._fault(stage, answer, asked[node])
             if reasons[node] is None:
                 usable.append(answer)
                 if stage == COLLECT:
@@ -124,7 +126,7 @@ class Watched:
             message.content.update(request)
             self.bytes["down"] += sum(record.count_bytes() for record in request.values())
 
-    def _fault(self, stage: str, answer: Message) -> str | None:
+    def _fault(self, stage: str, answer: Message, asked: Message) -> str | None:
         """Why an answer can't be used; ``None`` if it can."""
         if not answer.has_content():
             return str(answer.error.reason)
@@ -132,14 +134,17 @@ class Watched:
         if not isinstance(record, ConfigRecord) or not ANSWERS[stage] <= set(record):
             return f"refused: no {sorted(ANSWERS[stage])} in the answer"
         if stage != COLLECT:
-            return None
+            good = _has_shares(stage, record, asked)
+            return None if good else f"refused: {sorted(ANSWERS[stage])} are not what was asked for"
         try:
             arrays = _numbers(record)
-        except (ValueError, TypeError, EOFError) as error:
-            return f"refused: the masked change can't be read: {error}"
-        shapes = [(1,), *(spec.shape for spec in self.specs.values())]
-        if [a.shape for a in arrays] != shapes or any(a.dtype != np.int64 for a in arrays):
-            return "refused: the masked change has other shapes or types"
+        except Exception as error:  # bytes that lie can make NumPy raise almost anything
+            return f"refused: the masked change can't be read: {type(error).__name__}"
+        shapes = [(1,), *(spec.shape or (1,) for spec in self.specs.values())]
+        if [getattr(a, "shape", None) for a in arrays] != shapes:
+            return "refused: the masked change has other shapes"
+        if any(a.dtype != np.int64 for a in arrays):
+            return "refused: the masked change has other types"
         metrics = answer.content.get(METRICS)
         reason = "no metrics" if metrics is None else metrics_fault(metrics)
         return reason and f"refused: {reason}"
@@ -147,8 +152,28 @@ class Watched:
     def _keep(self, node: int, content: RecordDict) -> None:
         _, *numbers = _numbers(content[PROTOCOL])
         client = self.clients[node]
-        self.masked[client] = dict(zip(self.specs, numbers, strict=True))
+        self.masked[client] = self.shaped(numbers)
         self.replies[client] = content
+
+    def shaped(self, numbers: Sequence[np.ndarray]) -> Arrays:
+        """The numbers by name, those of one number with no dims again."""
+        named = zip(self.specs.items(), numbers, strict=True)
+        return {name: each.reshape(spec.shape) for (name, spec), each in named}
+
+
+def _has_shares(stage: str, record: ConfigRecord, asked: Message) -> bool:
+    """Whether keys or shares are there for those that were asked about, each once."""
+    said = asked.content[PROTOCOL]
+    if stage == SETUP:
+        return all(isinstance(record[key], bytes) for key in ANSWERS[SETUP])
+    if stage == SHARE_KEYS:
+        whom, shares = record["dsts"], record["ctxts"]
+        wanted = {int(node) for node in said if node != "stage"} - {asked.metadata.dst_node_id}
+    else:
+        whom, shares = record["nids"], record["shares"]
+        wanted = {*said[Key.ACTIVE_NODE_ID_LIST], *said[Key.DEAD_NODE_ID_LIST]}
+    lists = isinstance(whom, list) and isinstance(shares, list) and len(whom) == len(shares)
+    return lists and sorted(whom) == sorted(wanted) and all(type(x) is bytes for x in shares)
 
 
 def protocol_bytes(content: RecordDict) -> int:
@@ -183,12 +208,18 @@ def run_protocol(
     levels = option.levels(len(nodes), most / least)
     workflow = _workflow(option, len(nodes), most, levels)
     before = context.state["parameters"]
-    with quiet_flower():
-        workflow(watched, context)
+    try:
+        with quiet_flower():
+            workflow(watched, context)
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+        told = "; ".join(f"client {c}: {why}" for c, why in sorted(watched.failed.items()))
+        raise RuntimeError(
+            f"secure aggregation can't take the masks away: shares do not make a key "
+            f"({type(error).__name__}: {error}). {told}".strip()
+        ) from error
     mean: Arrays = {}
     if context.state["parameters"] is not before:  # the workflow ends without a word if it can't
-        values = [each.numpy() for each in context.state["parameters"].values()]
-        mean = dict(zip(watched.specs, values, strict=True))
+        mean = watched.shaped([each.numpy() for each in context.state["parameters"].values()])
     failed = {n: why for n, why in watched.failed.items() if not (mean and n in watched.masked)}
     count = watched.bytes
     return SecureSum(

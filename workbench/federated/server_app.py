@@ -13,8 +13,8 @@ from workbench.federated import checkpoint, run_record
 from workbench.federated.accounting import epsilon_spent, most_trained
 from workbench.federated.checkpoint import Checkpoint
 from workbench.federated.client_app import CLIENT, PARTITION, RUN_DIR, TASK
-from workbench.federated.client_memory import is_stateful
-from workbench.federated.clock import fewest, simulated_round
+from workbench.federated.client_memory import forget_memories, is_stateful
+from workbench.federated.clock import SIMULATED, fewest, may_have_sent, simulated_round
 from workbench.federated.history import Evaluation, History, Round
 from workbench.federated.joining import check_enough, mean_loss, next_state
 from workbench.federated.lora import initial_adapter
@@ -95,6 +95,7 @@ class Server:
         try:
             self.meet()
             done = checkpoint.latest(self.run_dir, self.task) or self.begin()
+            run_record.catch_up(self.run_dir, done.history)
             history, server, self.used = done.history, done.server, done.used
             self.watch.evaluated(history)
             for number in range(len(history.rounds) + 1, self.task.rounds + 1):
@@ -117,6 +118,7 @@ class Server:
 
     def begin(self) -> Checkpoint:
         """The run before round 1, with the evaluation of the pretrained start."""
+        forget_memories(self.run_dir)
         weights = initial_adapter(self.task)
         server = ServerState(weights, {}, self.method.start(weights, self.task.num_clients))
         self.watch.doing(0, "pretrained start")
@@ -171,15 +173,15 @@ class Server:
         self.wait_for(list(clock.asked), number)
         sent = {client: self.method.outgoing(server, client) for client in clock.asked}
         answers, valid, failed, joined = self.train(sent, number, clock.left_out)
-        away = {self.names[client]: "not available (simulated)" for client in clock.absent}
+        away = {self.names[client]: f"not available {SIMULATED}" for client in clock.absent}
         check_enough(self.task, number, fewest(self.task, clock.asked), len(valid), failed | away)
         restarted = self.note_used(answers, valid, number)
         server = next_state(self.task, server, valid, number, joined)
         training_s = time.perf_counter() - started
         evaluation, evaluation_bytes = self.evaluate(server, number)
         trained = {self.names[update.client]: update.loss for update in valid}
-        most = most_trained([*(each.trained for each in before), trained])
-        epsilon = epsilon_spent(self.task, number, most)
+        rounds = [*((each.trained, each.failed) for each in before), (trained, failed)]
+        most = most_trained(may_have_sent(*each) for each in rounds)
         seconds = time.perf_counter() - started
         return server, Round(
             number=number,
@@ -192,7 +194,7 @@ class Server:
             evaluation_seconds=seconds - training_s,
             trained=trained,
             failed=failed,
-            epsilon=epsilon,
+            epsilon=epsilon_spent(self.task, number, most),
             restarted=restarted,
             key_bytes=answers.key_bytes,
             simulated_s=clock.seconds,
@@ -260,8 +262,7 @@ class Server:
                 clients[self.names[client]] = dict(content[METRICS])
         for name, reason in failed.items():
             log.warning("client %r not evaluated: %s", name, reason)
-        evaluation = Evaluation.over(clients, failed)
-        return evaluation, answers.sent_bytes + answers.received_bytes
+        return Evaluation.over(clients, failed), answers.sent_bytes + answers.received_bytes
 
     def exchange(
         self, weights: dict[int, Arrays], number: int, kind: str, left_out: dict[int, str]

@@ -1,5 +1,6 @@
 """Simulate a federated run on this machine: the apps of a deployment, on one of two engines."""
 
+import math
 import os
 import pathlib
 import tempfile
@@ -18,7 +19,7 @@ from flwr.serverapp import ServerApp
 from flwr.simulation import run_simulation
 
 from workbench.federated import batched as together
-from workbench.federated import checkpoint, client_app, server_app, vectorised
+from workbench.federated import checkpoint, client_app, run_record, server_app, vectorised
 from workbench.federated.client_app import RUN_DIR, TASK
 from workbench.federated.client_memory import METHOD, ClientMemory, part
 from workbench.federated.history import History
@@ -27,11 +28,13 @@ from workbench.federated.learner import forget_learners
 from workbench.federated.lora import Weights, initial_adapter
 from workbench.federated.partition import clients_of
 from workbench.federated.progress import watch_of
-from workbench.federated.server_app import KEEP, WATCH
+from workbench.federated.server_app import KEEP, ROUND_TIMEOUT, WATCH
 from workbench.federated.task import FederatedTask, Handed
 from workbench.federated.tuning import check_model
 
 ENGINES = ("in-process", "ray", vectorised.ENGINE)
+#: Clients in this process answer one after another, as long as it takes [s].
+ROUND_TIMEOUT_S = math.inf
 #: The part of a GPU that one of Ray's clients takes, where there is one.
 CLIENT_GPUS = 0.25
 
@@ -98,6 +101,7 @@ def simulate(
             here = engine == "in-process"
             config = {RUN_DIR: str(folder), KEEP: keep}
             config |= {TASK: Handed(task) if here else task.to_json()}
+            config |= {ROUND_TIMEOUT: ROUND_TIMEOUT_S} if here else {}
             run = partial(_in_process, batched=batched) if here else _ray
             with quiet_flower(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # Ray's, about its own next version
@@ -119,6 +123,7 @@ def _check_batched(task: FederatedTask, engine: str, run_dir: str | os.PathLike 
 def finished(task: FederatedTask, folder: pathlib.Path) -> History:
     """The history that a whole run has left in its folder, with the clients' own models."""
     history = History.load(checkpoint.round_folder(folder, task.rounds), task)
+    run_record.catch_up(folder, history)
     return replace(history, personal=_personal(history, folder))
 
 

@@ -18,11 +18,13 @@ from workbench.federated.options.compatible import check_compatible
 DATASETS = {"chatterbot": ("question", "answer"), "sotu": ("text",)}
 #: A linear head has a row of weights for each label up to the largest.
 MOST_LABELS = 100_000
+#: What a row may be for, and what a run evaluates on.
+SPLITS = ("train", "test", "validation")
 CHOICES = {
     "optimizer": ("adamw", "sgd"),
     "tune": TUNES,
     "start": ("pretrained", "random"),
-    "eval_split": ("test", "validation"),
+    "eval_split": SPLITS[1:],
 }
 
 
@@ -34,6 +36,8 @@ def check_task(task: Any) -> None:
         _check_linear(task)
     else:
         _check_data(task)
+    if not isinstance(task.dataset, str):
+        _check_splits(task.dataset)
     _check_options(task)
 
 
@@ -54,14 +58,16 @@ def as_rows(data: Any) -> tuple[dict[str, Any], ...]:
     if not rows:
         raise ValueError("dataset has 0 rows; a run needs at least 2 for each client.")
     try:
-        return tuple(json.loads(json.dumps(rows, default=_plain)))
+        rows = json.loads(json.dumps(rows, default=_plain))
     except TypeError as error:
         raise ValueError(f"dataset has a value that JSON can't hold: {error}") from None
+    # A table has something in every cell: what is missing in a row is no value of it.
+    return tuple({k: v for k, v in row.items() if v is not None and v == v} for row in rows)
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "item"):
-        return value.item()
+    if hasattr(value, "tolist"):
+        return value.tolist()
     raise TypeError(f"{type(value).__name__} {value!r}")
 
 
@@ -155,6 +161,16 @@ def _check_data(task: Any) -> None:
         )
 
 
+def _check_splits(rows: Any) -> None:
+    """Raise ValueError if a row is in a split that nobody reads."""
+    for number, row in enumerate(rows):
+        if row.get("split", "train") not in SPLITS:
+            raise ValueError(
+                f"row {number} of dataset has split={row['split']!r}; it is one of {list(SPLITS)}, "
+                "or no row has a split."
+            )
+
+
 def _check_linear(task: Any) -> None:
     if task.tune != "head" or isinstance(task.dataset, str):
         raise ValueError(
@@ -162,7 +178,8 @@ def _check_linear(task: Any) -> None:
             "head on features that rows bring: take tune='head', and rows with 'client', "
             "'features' and 'label', as digit_rows() and embedded_rows(...) make them."
         )
-    width = len(task.dataset[0].get("features") or ())
+    first = task.dataset[0].get("features")
+    width = len(first) if isinstance(first, list) else 0
     for number, row in enumerate(task.dataset):
         features, label = row.get("features"), row.get("label")
         good = isinstance(features, list) and len(features) == width > 0

@@ -31,6 +31,8 @@ NPY_HEADER_BYTES = 128
 SCALAR_BYTES = 8
 #: More training rows than this are not believed: the number is the update's weight.
 MAX_EXAMPLES = 1_000_000
+#: Beyond this, floats no longer tell neighbouring whole numbers apart.
+MAX_PREDICTIONS = 2**53
 #: Without ``max_update_norm``: this many times the median norm of a round of 3 or more updates.
 NORM_FACTOR, NORM_LEAST = 10.0, 3
 
@@ -191,8 +193,10 @@ def evaluation_fault(content: RecordDict) -> str | None:
     if not isinstance(metrics, MetricRecord) or set(metrics) != set(EVALUATION):
         return f"metrics are not {list(EVALUATION)}"
     values = [metrics[key] for key in EVALUATION]
-    if any(isinstance(value, list) or not np.isfinite(value) or value < 0 for value in values):
+    if any(isinstance(value, list) or not 0 <= value < float("inf") for value in values):
         return f"{dict(metrics)} has a value that is not a finite number of at least 0"
+    if metrics["accuracy"] > 1 or metrics["predictions"] > MAX_PREDICTIONS:
+        return f"{dict(metrics)} has an accuracy above 1, or more predictions than can be counted"
     return None
 
 
@@ -282,4 +286,4 @@ def usual_limit(norms: Sequence[float]) -> float:
     """The limit where the task says nothing: a multiple of the median, if there are enough."""
     if len(norms) < NORM_LEAST:
         return float("inf")
-    return NORM_FACTOR * float(np.median(norms))
+    return NORM_FACTOR * float(np.median(norms)) or float("inf")  # of no changes nothing is usual

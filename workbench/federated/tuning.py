@@ -81,9 +81,24 @@ def write_config(task: Any, folder: str | os.PathLike) -> None:
 
 
 def check_model(task: Any) -> None:
-    """Refuse a model that the task's tuning can't serve, before its weights are loaded."""
+    """Refuse a model that the task can't train, before its weights are loaded."""
+    if not is_linear(task):
+        _check_kind(task, base_config(task.model))
     if task.tune != "lora" and not is_linear(task):  # peft puts LoRA into any linear layers
         tuned(task, meta_base(task.model))
+
+
+def _check_kind(task: Any, config: Any) -> None:
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"model={task.model!r} is an encoder with a decoder ({config.model_type}); a run "
+            "trains causal models and encoders. Take one of these."
+        )
+    if task.batch_size == 1 and not is_causal(config):
+        raise ValueError(
+            f"batch_size=1 with model={task.model!r}, an encoder: it chooses among the answers "
+            "of a batch, and one alone has nothing to learn from. Take 2 or more."
+        )
 
 
 def tuned(task: Any, model: torch.nn.Module) -> torch.nn.Module:
@@ -101,8 +116,14 @@ def tuned(task: Any, model: torch.nn.Module) -> torch.nn.Module:
             "tune='prompt' or 'lora'."
         )
     if task.tune in OF_PEFT:
-        with quiet():
-            return get_peft_model(model, peft_config(task, model.config))
+        try:
+            with quiet():
+                return get_peft_model(model, peft_config(task, model.config))
+        except ValueError as error:
+            raise ValueError(
+                f"tune={task.tune!r} with model={task.model!r}: peft can't do it ({error}). Take "
+                "tune='lora', or 'full'."
+            ) from None
     return own_part(task.tune, model)
 
 

@@ -51,7 +51,8 @@ def client_update(learner: Any, sent: Arrays, client: int, number: int, run_dir:
     arrays, feedback = sendable(task, trained.arrays, sent, client, number, part(memory, FEEDBACK))
     if is_stateful(task):
         kept = named(trained.memory, METHOD) | named(feedback, FEEDBACK)
-        ClientMemory(run_dir, client).write(number, kept)
+        if all(np.isfinite(array).all() for array in (*arrays.values(), *kept.values())):
+            ClientMemory(run_dir, client).write(number, kept)  # else a bad step would stay for ever
     return reply(arrays, trained.loss, len(learner.clients[client].train), last)
 
 
@@ -194,7 +195,7 @@ def too_large(
     }
     limit = usual_limit(list(beside.values()))
     for client, norm in beside.items():
-        if norm > limit > 0:
+        if norm > limit:
             found.setdefault(client, f"norm {norm:.3g} beside the model is above {limit:.3g}")
     return found
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
+from numbers import Real
 from typing import Any
 
 from workbench.cluster import Device
@@ -52,7 +54,7 @@ class Fit:
 def fits(
     spec: TransformerSpec,
     strategy: str | type[Strategy],
-    device: Device | int,
+    device: Device | float,
     *,
     p: int,
     **how,
@@ -69,7 +71,7 @@ def fits(
     ----------
     spec, strategy, p, **how
         As for `closed_form_memory`.
-    device : Device or int
+    device : Device or number
         With its ``memory_bytes``; or the bytes themselves.
 
     Raises
@@ -89,7 +91,7 @@ def fits(
     {'checkpoint': 'block'}
     """
     budget = getattr(device, "memory_bytes", device)
-    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+    if isinstance(budget, bool) or not isinstance(budget, Real) or not 1 <= budget < inf:
         raise ValueError(f"a budget is a Device or a positive number of bytes; got {device!r}")
     memory = closed_form_memory(spec, strategy, p=p, **how)
     largest = max(memory.kinds, key=memory.kinds.get)
@@ -98,7 +100,7 @@ def fits(
         given = {"strategy": strategy, "p": p, **how}
         working = (c for c in _changes(spec, given) if _fits(spec, given | c, budget))
         change = next(working, None)
-    return Fit(enough, memory.peak_bytes, budget, largest, change, memory)
+    return Fit(enough, memory.peak_bytes, int(budget), largest, change, memory)
 
 
 def _fits(spec: TransformerSpec, given: Mapping[str, Any], budget: int) -> bool:
@@ -118,7 +120,7 @@ def _changes(spec: TransformerSpec, given: Mapping[str, Any]) -> Iterator[dict[s
     yield from parts
     yield from again
     yield from (mode | part for mode in again[-1:] for part in parts)
-    if not given.get("fsdp"):
+    if given.get("fsdp") is not True:
         yield {"fsdp": True}
         yield from (mode | {"fsdp": True} for mode in again)
     if mesh is None:

@@ -15,7 +15,7 @@ from workbench.footprint.walk import Gradient, Walk
 from workbench.layout import Layout, shard_size
 from workbench.mesh import Mesh
 from workbench.rank import own_comm
-from workbench.strategies import Strategy, mesh_of, ranks_of
+from workbench.strategies import MESHED, STRATEGIES, Strategy, mesh_of, ranks_of
 from workbench.strategies.base import count_of
 from workbench.transformer import TransformerSpec
 
@@ -171,6 +171,10 @@ class StepForm:
 
 
 def _check_covered(spec: TransformerSpec, cls: type[Strategy]) -> None:
+    for hook in ("arrange", "inside", "enter", "leave"):
+        known = {getattr(each, hook) for each in (STRATEGIES | MESHED).values()}
+        if getattr(cls, hook) not in known:
+            raise NotCovered(f"{hook} as overridden")
     if cls.attend not in ATTENDS:
         raise NotCovered(f"the attention ({cls.attend.__qualname__})")
     if spec.context_length:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from math import isfinite, log
 from typing import Any, NamedTuple
 
 from workbench.cluster import Cluster, Link
 from workbench.cost import Cost, predict
 from workbench.planner.bands import Band, validated
+from workbench.strategies import by_name
 from workbench.transformer import TransformerSpec
 
 #: Numbers of a machine that may be varied beside the model's dims, its batch and p: a factor to
@@ -119,9 +121,15 @@ def crossover(
     vary : str
         A dim, ``"batch"``, ``"p"`` or one of `MACHINE`, which are factors to the cluster's own.
     values : sequence of float
-        In increasing order. Values at which one of them can't run are left out.
+        In increasing order. Values at which one of them can't run, or at which both take equally
+        long, are left out.
     **options
         Of `predict`, for both.
+
+    Raises
+    ------
+    ValueError
+        If a word is unknown, of strategies, of options or of what can vary.
 
     Examples
     --------
@@ -134,16 +142,14 @@ def crossover(
     []
     """
     found, before = [], None
+    for strategy in (first, second):
+        _check_words([spec], [strategy], cluster, options)
     for value in values:
         model, machine, ranks = varied(spec, cluster, p, vary, value)
-        try:
-            times = {
-                name: predict(model, name, machine, p=ranks, **options).seconds
-                for name in (first, second)
-            }
-        except ValueError:
+        costs = [_or_none(model, name, machine, ranks, options) for name in (first, second)]
+        if None in costs or costs[0].seconds == costs[1].seconds:
             continue
-        faster = min(times, key=times.get)
+        faster = first if costs[0].seconds < costs[1].seconds else second
         if before is not None and before[1] != faster:
             found.append(Crossover(before[0], value, before[1], faster))
         before = value, faster
@@ -225,9 +231,17 @@ def sweep(
     """Predict every combination; ``None`` where a strategy can't run it or devices are too few.
 
     Counting what a step does takes longer than timing it, so clusters vary fastest.
+
+    Raises
+    ------
+    ValueError
+        If a strategy is unknown, or options are no strategy's.
     """
     rows = []
-    strategies, clusters, ps, options = map(list, (strategies, clusters, ps, options))
+    axes = specs, strategies, clusters, ps, options
+    specs, strategies, clusters, ps, options = map(list, axes)
+    for chosen in options if clusters else ():
+        _check_words(specs, strategies, clusters[0], chosen)
     for spec in specs:
         for strategy in strategies:
             for p in ps:
@@ -236,6 +250,21 @@ def sweep(
                         cost = _or_none(spec, strategy, cluster, p, chosen)
                         rows.append((spec, strategy, cluster, p, chosen, cost))
     return rows
+
+
+def _check_words(specs, strategies, cluster: Cluster, options: Mapping[str, Any]) -> None:
+    """Raise what `predict` raises of words that no strategy knows: on one device, where all run."""
+    alone = {name: value for name, value in options.items() if name not in ("mesh", "accumulate")}
+    classes, refused = list(map(by_name, strategies)), None
+    for spec, cls in product(specs, classes):
+        try:
+            predict(spec, cls, cluster, p=1, **alone)
+        except ValueError as error:
+            refused = error
+        else:
+            return
+    if refused is not None:
+        raise refused
 
 
 def _or_none(spec, strategy, cluster, p, options) -> Cost | None:

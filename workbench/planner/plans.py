@@ -8,6 +8,8 @@ from workbench.closed_form import CHECKPOINTS, DTYPES, FSDP, prepared
 from workbench.cluster import Cluster
 from workbench.cost import MODES, Cost, predict
 from workbench.dims import check_count
+from workbench.layout import shard_size
+from workbench.mesh import DATA
 from workbench.planner.budget import rank_memory
 from workbench.planner.candidates import Candidate, candidates
 from workbench.strategies import MESHED, STRATEGIES, Strategy, by_name
@@ -29,7 +31,7 @@ class Plan:
         What is run on how many ranks.
     mesh : dict of str to int or None
         Ranks along each axis, the last one inside a node first; ``None``: one axis.
-    checkpoint, fsdp, options : str, bool or str, dict
+    checkpoint, fsdp, accumulate, options : str, bool or str, int, dict
         As of `predict`.
     fits : bool
         Whether it runs, and in the devices' memory.
@@ -58,6 +60,7 @@ class Plan:
     memory_bytes: int | None = None
     binds: str = ""
     fsdp: bool | str = False
+    accumulate: int = 1
     options: Mapping[str, str] = field(default_factory=dict)
     memory_exact: bool = False
     cost: Cost | None = field(default=None, repr=False, compare=False)
@@ -71,7 +74,8 @@ class Plan:
 
     def as_dict(self) -> dict:
         """The plan without its cost's details, for JSON; no time is ``None`` there."""
-        names = ("strategy", "p", "mesh", "checkpoint", "fsdp", "options", "fits", "reason",
+        names = ("strategy", "p", "mesh", "checkpoint", "fsdp", "accumulate", "options", "fits",
+                 "reason",
                  "memory_bytes", "memory_exact", "binds")  # fmt: skip
         seconds = self.seconds if self.cost else None
         return {**{name: getattr(self, name) for name in names}, "seconds": seconds}
@@ -87,18 +91,18 @@ def plan(
     dtype: str = "bfloat16",
     mode: str = "train",
     gradient_sync: str | None = None,
-    accumulate: int = 1,
+    accumulate: int | Sequence[int] | None = None,
     strategies: Iterable[str | type[Strategy]] | None = None,
     checkpoints: str | Sequence[str] = _CHECKPOINTS,
     fsdp: bool | str | Sequence[bool | str] = (False, True),
     memory_bytes: int | None = None,
     meshes: bool = True,
 ) -> list[Plan]:
-    """Rank every strategy, mesh, order of axes, checkpointing and FSDP.
+    """Rank every strategy, mesh, order of axes, checkpointing, FSDP and size of micro-batches.
 
     Parameters
     ----------
-    spec, cluster, p, dtype, mode, gradient_sync, accumulate
+    spec, cluster, p, dtype, mode, gradient_sync
         As for `predict`.
     gpus : int
         Another word for ``p``; give one of the two.
@@ -106,6 +110,9 @@ def plan(
         What the plans that fit are ranked by.
     strategies : iterable of str or class, optional
         Only these of the library's; by default all.
+    accumulate : sequence of int, one, or None
+        Into how many micro-batches a rank's samples are cut; ``None``: the fewest with which it
+        fits, and as many as there are samples. In inference, where nothing adds up, one.
     checkpoints, fsdp : sequence, or one value
         What to try; in inference there is nothing to checkpoint.
     memory_bytes : int, optional
@@ -140,33 +147,34 @@ def plan(
     p = gpus if p is None else p
     cluster.check_ranks(p)
     budget = cluster.device.memory_bytes if memory_bytes is None else memory_bytes
-    checkpoints, fsdp = ((x,) if isinstance(x, str | bool) else x for x in (checkpoints, fsdp))
-    _check(dtype, mode, gradient_sync, accumulate, checkpoints, fsdp, budget)
-    given = {"dtype": dtype, "accumulate": accumulate}
+    tried = {"checkpoint": checkpoints, "fsdp": fsdp, "accumulate": accumulate}
+    tried = {name: (x,) if isinstance(x, str | int) else x for name, x in tried.items()}
+    _check(dtype, mode, gradient_sync, tried, budget)
     if mode == "inference":
-        checkpoints = ("none",)
-    timed = {**given, "mode": mode, "gradient_sync": gradient_sync}
+        tried |= {"checkpoint": ("none",), "accumulate": (1,)}
+    timed = {"dtype": dtype, "mode": mode, "gradient_sync": gradient_sync}
     found = []
     wanted = None if strategies is None else _wanted(strategies)
     for candidate in candidates(spec, p):
         allowed = meshes or candidate.mesh is None
         if allowed and (wanted is None or candidate.strategy in wanted):
-            found += _of(candidate, spec, cluster, p, timed, checkpoints, fsdp, budget)
+            found += _of(candidate, spec, cluster, p, timed, tried, budget)
     found = _advised(found, budget, spec)
     return sorted(found, key=lambda q: (not q.fits, getattr(q, objective) or 0, q.seconds))
 
 
-def _check(dtype, mode, gradient_sync, accumulate, checkpoints, fsdp, budget) -> None:
+def _check(dtype, mode, gradient_sync, tried, budget) -> None:
     """What no plan could have is refused once, rather than by every plan."""
     asked = [
         ("dtype", [dtype], DTYPES), ("mode", [mode], MODES),
         ("gradient_sync", [gradient_sync], (None, "flat", "ddp")),
-        ("checkpoints", checkpoints, CHECKPOINTS), ("fsdp", fsdp, FSDP),
+        ("checkpoints", tried["checkpoint"], CHECKPOINTS), ("fsdp", tried["fsdp"], FSDP),
     ]  # fmt: skip
     for name, values, known in asked:
         if odd := [value for value in values if value not in known]:
             raise ValueError(f"{name} must be of {', '.join(map(str, known))}; got {odd[0]!r}")
-    check_count("accumulate", accumulate)
+    for parts in tried["accumulate"] or ():
+        check_count("accumulate", parts)
     if not budget >= 1:
         raise ValueError(f"memory_bytes must be a positive number of bytes, got {budget!r}")
 
@@ -197,33 +205,43 @@ def pareto(plans: Iterable[Plan]) -> list[Plan]:
     return front
 
 
-def _of(candidate: Candidate, spec, cluster, p, timed, checkpoints, fsdp, budget) -> list[Plan]:
-    """A candidate with every checkpoint and FSDP; once, with the reason, if it can't run."""
-    plans = []
+def _of(candidate: Candidate, spec, cluster, p, timed, tried, budget) -> list[Plan]:
+    """A candidate in every way that is tried; once, with the reason, if it runs in none."""
     name, mesh, options = candidate
-    own = {key: timed[key] for key in ("dtype", "accumulate", "mode")}
+    plans, refused = [], ""
     try:
-        shard = first_cut(spec, name, p, timed, mesh, options)
+        shard = first_cut(spec, name, p, timed["dtype"], mesh, options)
     except ValueError as error:
         return [Plan(name, p, mesh, "none", False, str(error), options=options)]
-    for checkpoint, cut in product(checkpoints, fsdp):
-        given = {"p": p, "mesh": mesh, "shard": shard, "checkpoint": checkpoint, "fsdp": cut}
+    samples = shard_size(spec.batch, (mesh or {}).get(DATA, 1))
+    parts = tried["accumulate"] or [n for n in range(1, samples + 1) if samples % n == 0]
+    enough: set[tuple] = set()
+    for accumulate, checkpoint, cut in product(parts, tried["checkpoint"], tried["fsdp"]):
+        if tried["accumulate"] is None and (checkpoint, cut) in enough and accumulate < samples:
+            continue  # slower than what fits already, and not the least that could be needed
+        how = {"checkpoint": checkpoint, "fsdp": cut, "accumulate": accumulate}
+        given = {"p": p, "mesh": mesh, "shard": shard, **how, **options}
         try:
-            cost = predict(spec, name, cluster, **timed, **given, **options)
-        except ValueError:  # FSDP of weights that are cut already
+            cost = predict(spec, name, cluster, **timed, **given)
+        except ValueError as error:  # such as FSDP of weights that are cut already
+            refused = str(error)
             continue
-        held, exact = rank_memory(spec, name, **own, **given, **options)
+        own = {"dtype": timed["dtype"], "mode": timed["mode"]}
+        held, exact = rank_memory(spec, name, **own, **given)
         binds, reason = bound(cost)
-        plans.append(Plan(name, p, mesh, checkpoint, held <= budget, reason, cost.seconds, held,
-                          binds, cut, options, exact, cost))  # fmt: skip
-    return plans
+        enough |= {(checkpoint, cut)} if held <= budget else set()
+        plans.append(
+            Plan(name, p, mesh, fits=held <= budget, reason=reason, seconds=cost.seconds,
+                 memory_bytes=held, binds=binds, memory_exact=exact, cost=cost, options=options,
+                 **how)
+        )  # fmt: skip
+    return plans or [Plan(name, p, mesh, "none", False, refused, options=options)]
 
 
-def first_cut(spec, strategy: str, p: int, timed, mesh, options) -> str | None:
+def first_cut(spec, strategy: str, p: int, dtype: str, mesh, options) -> str | None:
     """The dim that a strategy cuts first, or ValueError if it can't run."""
-    memory = {"checkpoint": "none", "switch": "inside", "accumulate": timed["accumulate"],
-              "fsdp": False}  # fmt: skip
-    return prepared(spec, strategy, p, timed["dtype"], None, mesh, memory, options)[1]
+    memory = {"checkpoint": "none", "switch": "inside", "accumulate": 1, "fsdp": False}
+    return prepared(spec, strategy, p, dtype, None, mesh, memory, options)[1]
 
 
 def bound(cost: Cost) -> tuple[str, str]:
@@ -246,15 +264,15 @@ def bound(cost: Cost) -> tuple[str, str]:
 
 def _advised(plans: list[Plan], budget: int, spec: TransformerSpec) -> list[Plan]:
     """Tell the plans that need too much memory what the smallest change is that would fit."""
-    smaller = ", a larger accumulate= or a smaller batch" if spec.batch > 1 else ""
+    smaller = " or a smaller batch" if spec.batch > 1 else ""
     advised = []
     for q in plans:
         if not q.fits and q.memory_bytes is not None:
             same = [r for r in plans if r.fits and (r.strategy, r.mesh) == (q.strategy, q.mesh)]
-            best = min(same, key=lambda r: (_changes(q, r), r.seconds), default=None)
+            best = min(same, key=lambda r: (len(_changes(q, r)), r.seconds), default=None)
             way = f"with more ranks{smaller} it may"
             if best is not None:
-                way = f"checkpoint={best.checkpoint!r} and fsdp={best.fsdp} would"
+                way = f"{' and '.join(_changes(q, best))} would"
             reason = (
                 f"needs {human_bytes(q.memory_bytes)} of {human_bytes(budget)} of memory; {way}"
             )
@@ -263,6 +281,8 @@ def _advised(plans: list[Plan], budget: int, spec: TransformerSpec) -> list[Plan
     return advised
 
 
-def _changes(one: Plan, other: Plan) -> int:
-    """How many of the two settings beside the mesh differ."""
-    return (one.checkpoint != other.checkpoint) + (one.fsdp != other.fsdp)
+def _changes(one: Plan, other: Plan) -> list[str]:
+    """The settings beside the mesh that differ, as the other has them."""
+    names = ("checkpoint", "fsdp", "accumulate")
+    changed = ((name, getattr(other, name)) for name in names)
+    return [f"{name}={value!r}" for name, value in changed if value != getattr(one, name)]

@@ -10,7 +10,7 @@ licence): the numbers and types of fields and kinds below.
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from workbench.collectives import Collective
+from workbench.collectives import SENT_PER_INPUT_BYTE, Collective
 
 #: Numbers of `NodeType` and of `CollectiveCommType`.
 _SEND, _RECEIVE, _COLLECTIVE, _COMPUTE = 5, 6, 7, 4
@@ -43,7 +43,7 @@ def to_chakra(
     Raises
     ------
     ValueError
-        If there is no such rank, or not one time more than collectives.
+        If there is no such rank, not one time more than collectives, or the log is of a mesh.
 
     Notes
     -----
@@ -63,9 +63,21 @@ def to_chakra(
             f"compute_s needs a time ahead of each of {len(log)} collectives and one after them "
             f"all, {len(log) + 1}; got {len(compute_s)}"
         )
+    for record in log:
+        _check_axis(record, p)
     metadata = _text(1, _VERSION)
     nodes = list(_nodes(log, rank, p, compute_s))
     return b"".join(_varint(len(message)) + message for message in (metadata, *nodes))
+
+
+def _check_axis(record: Collective, p: int) -> None:
+    sent, held = SENT_PER_INPUT_BYTE[record.kind](p)
+    if record.axis not in ("sp", "*") or record.sent_bytes * held != record.input_bytes * sent:
+        raise ValueError(
+            f"a trace is of one axis of all p={p} ranks, and this log has a {record.kind} along "
+            f"{record.axis!r} that sends {record.sent_bytes} of {record.input_bytes} bytes; take "
+            "the log of a step on as many ranks without mesh="
+        )
 
 
 def _nodes(log, rank, p, compute_s) -> Iterator[bytes]:

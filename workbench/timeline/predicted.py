@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from workbench.cluster import Cluster
-from workbench.cost import step_counts
+from workbench.cost import check_chunks, step_counts
 from workbench.dims import check_count
 from workbench.strategies import Strategy
 from workbench.timeline.spans import LANES, Span
@@ -26,13 +26,14 @@ def predicted_timeline(
     p: int,
     ranks: int = 1,
     gradient_sync: str | None = None,
+    switch_chunks: int = 1,
     **run,
 ) -> list[Span]:
     """Lay the seconds of `predict` out in the order in which a rank spends them.
 
     Parameters
     ----------
-    spec, strategy, cluster, p, gradient_sync, **run
+    spec, strategy, cluster, p, gradient_sync, switch_chunks, **run
         As for `predict`.
     ranks : int
         How many to draw. All are predicted alike, and none waits for another.
@@ -72,17 +73,18 @@ def predicted_timeline(
     check_count("ranks", ranks)
     if ranks > p:
         raise ValueError(f"ranks={ranks} of p={p}: at most all of them can be drawn")
+    check_chunks(strategy, switch_chunks)
     step = step_counts(spec, strategy, cluster, p=p, **run)
-    spans = _Line(step, cluster.working(p), gradient_sync or "ddp").spans()
+    spans = _Line(step, cluster.working(p), gradient_sync or "ddp", switch_chunks).spans()
     return [replace(span, rank=rank) for rank in range(ranks) for span in spans]
 
 
 class _Line:
     """Draws one rank's spans one after another."""
 
-    def __init__(self, step: StepCounts, cluster: Cluster, gradient_sync: str):
+    def __init__(self, step: StepCounts, cluster: Cluster, gradient_sync: str, chunks: int):
         self.step, self.cluster = step, cluster
-        self.clock = Clock(step, cluster, gradient_sync)
+        self.clock = Clock(step, cluster, gradient_sync, chunks)
         self.visits = step.spec.num_layers * step.accumulate
         self.made = {
             number: self.clock.transfers(number) for number in (*range(len(step.spec.stages)), None)

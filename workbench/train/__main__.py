@@ -100,7 +100,8 @@ def _mesh(given: list[str]) -> dict[str, int] | None:
 
 
 def _task(given: argparse.Namespace) -> TrainTask:
-    dims = {name: getattr(given, name) or size for name, size in DIGITS.dims.items()}
+    sizes = {name: getattr(given, name) for name in DIGITS.dims}
+    dims = {name: DIGITS.dims[name] if size is None else size for name, size in sizes.items()}
     named = {"d_model": given.width, "num_heads": given.heads, "num_layers": given.layers}
     changes = {k: v for k, v in {**named, "batch": given.batch}.items() if v is not None}
     return TrainTask(

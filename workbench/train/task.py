@@ -87,7 +87,8 @@ class TrainTask:
     dtype: str = "float32"
 
     def __post_init__(self):
-        object.__setattr__(self, "buckets", tuple(dict(bucket) for bucket in self.buckets))
+        object.__setattr__(self, "buckets", tuple(_as_clips(bucket) for bucket in self.buckets))
+        object.__setattr__(self, "spec", replace(self.spec, dims=_as_clips(self.spec.dims)))
         check_count("steps", self.steps)
         check_count("patch", self.patch)
         for name, value, known in (
@@ -151,6 +152,12 @@ class TrainTask:
         fields = {**asdict(replace(self, spec=DIGITS)), "spec": repr(self.spec)}
         del fields["steps"]
         return json.dumps(fields, sort_keys=True)
+
+
+def _as_clips(dims: Mapping[str, int]) -> dict[str, int]:
+    """The same dims in the order in which clips have them; others as they are, to be refused."""
+    clip = ("time", "space")
+    return {name: dims[name] for name in (clip if set(dims) == set(clip) else dims)}
 
 
 def _check_frames(dims: Mapping[str, int], patch: int) -> None:

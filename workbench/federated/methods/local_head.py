@@ -26,7 +26,13 @@ class LocalHead(Method):
 
     def shared(self, weights: dict[str, Any], client: int) -> dict[str, Any]:
         last = max(map(block, weights))
-        return {name: array for name, array in weights.items() if block(name) < last}
+        travels = {name: array for name, array in weights.items() if block(name) < last}
+        if not travels:
+            raise ValueError(
+                f"{self!r}: all that is trained is in one block, which each client would keep, so "
+                "nothing would travel. Take a model of more blocks, or method='ditto'."
+            )
+        return travels
 
     def train(
         self, learner: Any, sent: Arrays, client: int, number: int, memory: Arrays
