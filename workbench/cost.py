@@ -8,13 +8,14 @@ blocks that it computes meanwhile, and buckets of weights' gradients behind the 
 DSP's switches do, too: in chunks, behind the MLP before them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache, partial
 
 from workbench.closed_form import prepared
 from workbench.cluster import Cluster
 from workbench.dims import check_count
+from workbench.footprint.budget import rank_memory
 from workbench.slope import counted
 from workbench.strategies import Strategy, by_name
 from workbench.timing import StageCost, StepCounts, timed
@@ -54,6 +55,8 @@ class Cost:
         The part of ``compute_s`` of kernels that wait for memory rather than compute [s].
     inter_node_s : float
         The part of all communication whose group spans nodes [s].
+    memory_of : callable
+        Works out ``memory_bytes`` and ``memory_exact``, which take longer than all else.
     """
 
     strategy: str
@@ -74,6 +77,23 @@ class Cost:
     elementwise_s: float = 0.0
     memory_bound_s: float = 0.0
     inter_node_s: float = 0.0
+    memory_of: Callable[[], tuple[int, bool]] | None = field(
+        default=None, repr=False, compare=False
+    )
+
+    @cached_property
+    def _memory(self) -> tuple[int, bool]:
+        return self.memory_of()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Peak of a rank with AdamW's state, in inference of a forward; worked out when asked."""
+        return self._memory[0]
+
+    @property
+    def memory_exact(self) -> bool:
+        """Whether that is to the byte of live tensors, or an estimate."""
+        return self._memory[1]
 
     @property
     def seconds(self) -> float:
@@ -125,7 +145,7 @@ def predict(
     Returns
     -------
     Cost
-        ``.seconds`` and its parts.
+        ``.seconds`` and its parts, throughput, ``.memory_bytes``.
 
     Raises
     ------
@@ -153,11 +173,12 @@ def predict(
     if not isinstance(cluster, Cluster):
         raise ValueError(f"a Cluster is needed, such as CLUSTERS['dgx-h100']; got {cluster!r}")
     check_chunks(strategy, switch_chunks)
-    step = step_counts(
-        spec, strategy, cluster, p=p, dtype=dtype, mode=mode, shard=shard, mesh=mesh,
-        checkpoint=checkpoint, switch=switch, accumulate=accumulate, fsdp=fsdp, **options,
-    )  # fmt: skip
-    return _cost(step, cluster.working(p), gradient_sync or "ddp", mode, switch_chunks)
+    how = {"p": p, "dtype": dtype, "mode": mode, "shard": shard, "mesh": mesh,
+           "checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": fsdp,
+           **options}  # fmt: skip
+    step = step_counts(spec, strategy, cluster, **how)
+    cost = _cost(step, cluster.working(p), gradient_sync or "ddp", mode, switch_chunks)
+    return replace(cost, memory_of=partial(rank_memory, spec, strategy, **how))
 
 
 def check_chunks(strategy: str | type[Strategy], switch_chunks: int) -> None:

@@ -144,6 +144,19 @@ def test_what_somebody_elses_strategy_sends_is_counted(how, mode):
     assert both[0] == both[1]
 
 
+@pytest.mark.parametrize("strategy", ["dsp", OwnDSP])
+def test_a_cost_knows_what_a_rank_holds(strategy):
+    model = spec("time=8 space=16", ("space", "time"), batch=4)
+    how = {"p": 4, "checkpoint": "block", "switch": "outside"}
+    cost = predict(model, strategy, BOX, **how)
+    held = wb.closed_form_memory(model, strategy, dtype="bfloat16", optimizer="adamw", **how)
+    assert (cost.memory_bytes, cost.memory_exact) == (held.peak_bytes, True)
+    texts = replace(model, context_length=5)
+    guess = predict(texts, strategy, BOX, **how)
+    assert guess.memory_exact is False
+    assert guess.memory_bytes > predict(texts, strategy, BOX, mode="inference", **how).memory_bytes
+
+
 def test_flops_of_a_forward_are_those_of_its_kernels():
     model = replace(spec("time=8 space=16", ("space", "time")), context_length=300)
     cost = predict(model, "single", BOX, p=1, mode="inference")

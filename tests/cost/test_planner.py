@@ -9,12 +9,12 @@ import pytest
 
 import workbench as wb
 from workbench.__main__ import main
+from workbench.footprint.budget import memory_estimate, rank_memory
 from workbench.planner import (
     crossover,
     pareto,
     plan,
 )
-from workbench.planner.budget import memory_estimate, rank_memory
 from workbench.planner.candidates import candidates
 
 VIDEO = replace(wb.PRESETS["stdit-xl-2"], num_layers=4)

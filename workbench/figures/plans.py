@@ -62,7 +62,8 @@ def _words(q: Plan) -> str:
     """A plan in a few words, without repeating its strategy."""
     mesh = f" on {q.ranks}" if q.mesh else ""
     kept = "" if q.checkpoint == "none" else f", checkpoint {q.checkpoint}"
-    return f"{q.strategy}{mesh}{kept}{', FSDP' if q.fsdp else ''}"
+    parts = f", {q.accumulate} micro-batches" if q.accumulate > 1 else ""
+    return f"{q.strategy}{mesh}{kept}{', FSDP' if q.fsdp else ''}{parts}"
 
 
 def plan_svg(plans: Sequence[Plan]) -> str:

@@ -10,7 +10,6 @@ from workbench.cost import MODES, Cost, predict
 from workbench.dims import check_count
 from workbench.layout import shard_size
 from workbench.mesh import DATA
-from workbench.planner.budget import rank_memory
 from workbench.planner.candidates import Candidate, candidates
 from workbench.strategies import MESHED, STRATEGIES, Strategy, by_name
 from workbench.transformer import TransformerSpec
@@ -226,14 +225,13 @@ def _of(candidate: Candidate, spec, cluster, p, timed, tried, budget) -> list[Pl
         except ValueError as error:  # such as FSDP of weights that are cut already
             refused = str(error)
             continue
-        own = {"dtype": timed["dtype"], "mode": timed["mode"]}
-        held, exact = rank_memory(spec, name, **own, **given)
+        held = cost.memory_bytes
         binds, reason = bound(cost)
         enough |= {(checkpoint, cut)} if held <= budget else set()
         plans.append(
             Plan(name, p, mesh, fits=held <= budget, reason=reason, seconds=cost.seconds,
-                 memory_bytes=held, binds=binds, memory_exact=exact, cost=cost, options=options,
-                 **how)
+                 memory_bytes=held, memory_exact=cost.memory_exact, binds=binds, options=options,
+                 cost=cost, **how)
         )  # fmt: skip
     return plans or [Plan(name, p, mesh, "none", False, refused, options=options)]
 

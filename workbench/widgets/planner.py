@@ -48,7 +48,7 @@ class PlanExplorer(Explorer):
         self.plans = plan(
             replace(self.spec, dims=dims, batch=value["batch"]), CLUSTERS[value["cluster"]],
             p=value["p"], mode=value["mode"], strategies=STRATEGIES, meshes=False,
-            checkpoints=(value["checkpoint"],), fsdp=(value["fsdp"],),
+            checkpoints=(value["checkpoint"],), fsdp=(value["fsdp"],), accumulate=1,
         )  # fmt: skip
         return figures.plan_svg(self.plans), figures.plan_caption(self.plans)
 

@@ -1,4 +1,4 @@
-"""What a rank needs of its memory, and what would make it fit."""
+"""What a rank needs of its memory in a step with AdamW: exact where there is a closed form."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,10 +7,10 @@ from math import prod
 import torch
 
 from workbench.closed_form import prepared
-from workbench.footprint import closed_form_memory
+from workbench.footprint.form import closed_form_memory
 from workbench.layout import shard_size
 from workbench.shares import Share, shares
-from workbench.strategies import ranks_of
+from workbench.strategies import Strategy, ranks_of
 from workbench.strategies.base import count_of
 from workbench.transformer import TransformerSpec
 
@@ -20,7 +20,7 @@ _ADAMW = 2
 
 
 def rank_memory(
-    spec: TransformerSpec, strategy: str, *, mode: str = "train", **given
+    spec: TransformerSpec, strategy: str | type[Strategy], *, mode: str = "train", **given
 ) -> tuple[int, bool]:
     """Peak bytes of a rank with AdamW, and whether they are exact or an estimate.
 
@@ -37,13 +37,14 @@ def rank_memory(
 
 def memory_estimate(
     spec: TransformerSpec,
-    strategy: str,
+    strategy: str | type[Strategy],
     *,
     p: int,
     dtype: str = "bfloat16",
     shard: str | None = None,
     mesh: Mapping[str, int] | None = None,
     checkpoint: str = "none",
+    switch: str = "inside",
     accumulate: int = 1,
     fsdp: bool | str = False,
     mode: str = "train",
@@ -60,7 +61,7 @@ def memory_estimate(
     ValueError
         If the strategy can't run this.
     """
-    memory = {"checkpoint": checkpoint, "switch": "inside", "accumulate": accumulate, "fsdp": fsdp}
+    memory = {"checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": fsdp}
     cls, shard = prepared(spec, strategy, p, dtype, shard, mesh, memory, options)
     ranks, data = ranks_of(cls, p, mesh)
     own = count_of(ranks)
