@@ -95,6 +95,11 @@ class Collective:
     waited_s: float | None = field(default=None, compare=False, repr=False)
 
 
+def is_bucket(phase: str, kind: str) -> bool:
+    """Tell gradients that are summed at once from those that FSDP scatters by branch."""
+    return phase == "gradients" and kind == "all_reduce"
+
+
 def bytes_to_peers(record: Collective, rank: int, p: int) -> list[int]:
     """What ``rank`` sends to each of ``p`` ranks in one collective [bytes].
 

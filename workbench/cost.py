@@ -9,7 +9,7 @@ DSP's switches do, too: in chunks, behind the MLP before them.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 
 from workbench.closed_form import prepared
@@ -177,8 +177,9 @@ def predict(
            "checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": fsdp,
            **options}  # fmt: skip
     step = step_counts(spec, strategy, cluster, **how)
-    cost = _cost(step, cluster.working(p), gradient_sync or "ddp", mode, switch_chunks)
-    return replace(cost, memory_of=partial(rank_memory, spec, strategy, **how))
+    memory_of = partial(rank_memory, spec, strategy, **how)
+    sync = gradient_sync or "ddp"
+    return _cost(step, cluster.working(p), sync, mode, switch_chunks, memory_of)
 
 
 def check_chunks(strategy: str | type[Strategy], switch_chunks: int) -> None:
@@ -260,7 +261,12 @@ def _step(spec, strategy, p, dtype, shard, mesh, memory, options) -> "StepCounts
 
 
 def _cost(
-    step: StepCounts, cluster: Cluster, gradient_sync: str, mode: str, switch_chunks: int
+    step: StepCounts,
+    cluster: Cluster,
+    gradient_sync: str,
+    mode: str,
+    switch_chunks: int,
+    memory_of: Callable[[], tuple[int, bool]],
 ) -> Cost:
     stages, sums = timed(step, cluster, gradient_sync, switch_chunks)
     names = ("compute_s", "exposed_communication_s", "relayout_s", "hidden_communication_s")
@@ -275,5 +281,5 @@ def _cost(
         step.strategy, cluster.name, step.p, mode, **totals, overhead_s=overhead,
         samples_per_s=spec.batch / seconds, tokens_per_s=spec.batch * spec.tokens / seconds,
         mfu=flops / (seconds * step.p * cluster.device.peak_flops_per_s),
-        breakdown=tuple(stages), **sums,
+        breakdown=tuple(stages), **sums, memory_of=memory_of,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from workbench.collectives import Collective
+from workbench.collectives import is_bucket
 from workbench.step import fake_step
 from workbench.strategies import Strategy
 from workbench.traffic import Sent
@@ -53,18 +53,13 @@ def _counts(log) -> Counter:
     buckets = {
         (_BUCKET, r.kind, r.axis, Fraction(r.sent_bytes, r.input_bytes)): r.input_bytes
         for r in log
-        if _is_bucket(r)
+        if is_bucket(r.phase, r.kind)
     }
     return Counter(buckets) | Counter(
         (r.kind, r.axis, r.phase, r.stage, r.input_bytes, r.sent_bytes)
         for r in log
-        if not _is_bucket(r)
+        if not is_bucket(r.phase, r.kind)
     )
-
-
-def _is_bucket(record: Collective) -> bool:
-    """Tell the gradients that are summed at once from those that FSDP scatters by branch."""
-    return record.phase == "gradients" and record.kind == "all_reduce"
 
 
 def _extrapolated(one: Counter, two: Counter, layers: int) -> list[Sent]:

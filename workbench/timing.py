@@ -8,6 +8,7 @@ from math import prod
 from typing import NamedTuple
 
 from workbench.cluster import Cluster, Device
+from workbench.collectives import is_bucket
 from workbench.hiding import behind_the_backward, in_chunks, prefetched, round_the_ring
 from workbench.traffic import Sent
 from workbench.transformer import TransformerSpec
@@ -179,8 +180,7 @@ class Clock:
     def _timed(self, sent: Sent, shown: float) -> Timed:
         ranks, _ = self.step.group(sent.axis)
         once = self._once(sent)
-        bucket = sent.phase == "gradients" and sent.kind == "all_reduce"
-        copied = _BUCKET_COPIED if bucket else _COPIED[sent.kind](ranks)
+        copied = _BUCKET_COPIED if is_bucket(sent.phase, sent.kind) else _COPIED[sent.kind](ranks)
         copies = copied * sent.input_bytes * sent.count / self.cluster.device.copy_rate
         if _of_cut_weights(sent):
             total = once * sent.count
@@ -233,7 +233,7 @@ class Clock:
 
 def _of_cut_weights(sent: Sent) -> bool:
     """FSDP's gathers and scatters, which hide behind their stage's computing."""
-    scatter = sent.phase == "gradients" and sent.kind != "all_reduce"
+    scatter = sent.phase == "gradients" and not is_bucket(sent.phase, sent.kind)
     return sent.phase == "weights" or scatter
 
 

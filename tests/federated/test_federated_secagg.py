@@ -217,6 +217,22 @@ def test_flowers_masks_come_from_32_bits():
     assert np.array_equal(one, two)
 
 
+FOUR = [{"w": np.full(2, x)} for x in (0.1, 0.2, 0.6, 0.9)]
+
+
+def let_lie(monkeypatch, stage, key, lie):
+    """Let client 0 put ``lie(what it would say)`` under a key of its answer in a stage."""
+    honest = secagg.masked_reply
+
+    def lying(message, context, train, option):
+        now, said = stage_of(message), honest(message, context, train, option)
+        if context.node_id == 1 and now == stage:
+            said.content[PROTOCOL][key] = lie(said.content[PROTOCOL][key])
+        return said
+
+    monkeypatch.setattr(secagg, "masked_reply", lying)
+
+
 ZIPPED = io.BytesIO()
 np.savez(ZIPPED, a=np.ones(2))
 #: What one client says in a stage in place of what it was asked for.
@@ -235,34 +251,17 @@ LIES = [
 
 @pytest.mark.parametrize(("stage", "key", "lie"), LIES)
 def test_a_client_that_lies_is_left_out_or_not_needed(stage, key, lie, monkeypatch):
-    honest = secagg.masked_reply
-
-    def lying(message, context, train, option):
-        now, said = stage_of(message), honest(message, context, train, option)
-        if context.node_id == 1 and now == stage:
-            said.content[PROTOCOL][key] = lie
-        return said
-
-    monkeypatch.setattr(secagg, "masked_reply", lying)
-    done = secure_mean([{"w": np.full(2, x)} for x in (0.1, 0.2, 0.6, 0.9)])
+    let_lie(monkeypatch, stage, key, lambda said: lie)
+    done = secure_mean(FOUR)
     mean = 0.45 if stage == UNMASK else 1.7 / 3  # its change was there before
     assert np.abs(done.mean["w"] - mean).max() < SecAggPlus().step
     assert set(done.failed) == (set() if stage == UNMASK else {0})
 
 
 def test_shares_that_make_no_key_end_the_round_in_words(monkeypatch):
-    honest = secagg.masked_reply
-
-    def lying(message, context, train, option):
-        now, said = stage_of(message), honest(message, context, train, option)
-        if context.node_id == 1 and now == UNMASK:
-            shares = said.content[PROTOCOL]["shares"]
-            said.content[PROTOCOL]["shares"] = [b"j"] * len(shares)
-        return said
-
-    monkeypatch.setattr(secagg, "masked_reply", lying)
+    let_lie(monkeypatch, UNMASK, "shares", lambda shares: [b"j"] * len(shares))
     with pytest.raises(RuntimeError, match="can't take the masks away: shares do not make a key"):
-        secure_mean([{"w": np.full(2, x)} for x in (0.1, 0.2, 0.6, 0.9)])
+        secure_mean(FOUR)
 
 
 @pytest.mark.parametrize("values", [(1.0, 2.0), (0.0, 0.0, 0.0), (0.1, 0.2, 0.6)])

@@ -52,8 +52,8 @@ class BatchedGrid(InProcessGrid):
 
     def __init__(self, *given):
         super().__init__(*given)
-        self._trained: dict[tuple[int, int], tuple[Weights, float]] = {}  # round, client
-        self._alone: set[tuple[int, int]] = set()
+        # By round and client; None where it has to train alone.
+        self._trained: dict[tuple[int, int], tuple[Weights, float] | None] = {}
 
     def _answer(self, message: Message) -> Message:
         if message.metadata.message_type != MessageType.TRAIN:
@@ -61,18 +61,17 @@ class BatchedGrid(InProcessGrid):
         client = self._client(message)
         learner = learner_of(self._contexts[message.metadata.dst_node_id].run_config[TASK])
         number = message.content[CONFIG][ROUND]
-        if (number, client) not in {*self._trained, *self._alone}:
+        if (number, client) not in self._trained:
             together = [message, *self._waiting.values()][:MOST]
             sent = {self._client(each): unpack(each.content[ARRAYS]) for each in together}
-            self._alone = set()
             try:
                 found = train_together(learner, sent, number)
             except Exception:  # one of them can't train: each by itself shows which
-                found, self._alone = {}, {(number, each) for each in sent}
+                found = dict.fromkeys(sent)
             self._trained = {(number, each): result for each, result in found.items()}
-        if (number, client) in self._alone:
+        if (trained := self._trained.pop((number, client))) is None:
             return super()._answer(message)
-        learner.train = lambda *_: self._trained.pop((number, client))
+        learner.train = lambda *_: trained
         try:
             return super()._answer(message)
         finally:

@@ -204,7 +204,10 @@ def locked(run_dir: pathlib.Path):
         ) from None
     try:
         for left in [*run_dir.glob("*.partial-*"), *run_dir.glob("round-*.old-*")]:
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
         yield
     finally:
         lock.release()

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import logging
+import math
 import traceback
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 #: Flower's code for a client that raised. Source: flwr.common.constant.ErrorCode.
 CLIENT_RAISED = 2
+#: Clients in this process answer one after another, as long as it takes, and none gets lost [s].
+ROUND_TIMEOUT_S = math.inf
 
 
 class InProcessGrid(Grid):

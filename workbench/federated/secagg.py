@@ -1,6 +1,5 @@
 """Secure aggregation of a round, or of any changes: the server learns their mean and no one's."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -8,7 +7,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from workbench.federated.in_process import InProcessGrid, task_identity
+from workbench.federated.in_process import ROUND_TIMEOUT_S, InProcessGrid, task_identity
 from workbench.federated.masking import Maskable, masked_reply, stage_of
 from workbench.federated.methods.base import Arrays, Update
 from workbench.federated.options.secure_aggregation import SecAggPlus
@@ -25,9 +24,6 @@ from workbench.federated.traffic import (
     specs_of,
 )
 from workbench.federated.updates import weight_range
-
-#: Clients in this process answer one after another, and none gets lost on the way.
-NO_TIMEOUT = math.inf
 
 
 def secure_mean(
@@ -80,7 +76,7 @@ def secure_mean(
     contents = {node: RecordDict() for node in nodes}
     specs = specs_of(dict(sorted(changes[0].items())))
     with task_identity():
-        watched = Watched(grid, contents, nodes, specs, NO_TIMEOUT)
+        watched = Watched(grid, contents, nodes, specs, ROUND_TIMEOUT_S)
         done = run_protocol(watched, option, (min(weights), max(weights)))
     names = {client: f"client {client}" for client in nodes.values()}
     return _ended(done, option, len(changes), names, "secure_mean")
@@ -185,9 +181,12 @@ def _ended(
 ) -> SecureSum:
     """The sum, if there is one."""
     if not done.mean:
+        few = (
+            f"of {clients} clients {option.needed(clients)} must answer to the end "
+            f"(threshold={option.threshold:g})"
+        )
         raise RuntimeError(
-            f"{where}: secure aggregation can't take the masks away: of {clients} clients "
-            f"{option.needed(clients)} must answer to the end (threshold={option.threshold:g}). "
+            f"{where}: secure aggregation can't take the masks away: {done.broken or few}. "
             + "; ".join(f"{names[c]}: {why}" for c, why in sorted(done.failed.items()))
         )
     return done

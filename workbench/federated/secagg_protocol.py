@@ -32,14 +32,12 @@ from workbench.federated.waiting import replies_to
 #: masked change, and the shares that take the masks away.
 STAGES = ("setup", "share_keys", "collect_masked_vectors", "unmask")
 SETUP, SHARE_KEYS, COLLECT, UNMASK = STAGES
-#: Flower's names of what a client's answer in each stage holds.
-#: Source: flwr.common.secure_aggregation.secaggplus_constants.Key.
-MASKED = "masked_params"
+#: What a client's answer in each stage holds.
 ANSWERS = {
-    SETUP: {"pk1", "pk2"},
-    SHARE_KEYS: {"dsts", "ctxts"},
-    COLLECT: {MASKED},
-    UNMASK: {"nids", "shares"},
+    SETUP: {Key.PUBLIC_KEY_1, Key.PUBLIC_KEY_2},
+    SHARE_KEYS: {Key.DESTINATION_LIST, Key.CIPHERTEXT_LIST},
+    COLLECT: {Key.MASKED_PARAMETERS},
+    UNMASK: {Key.NODE_ID_LIST, Key.SHARE_LIST},
 }
 
 
@@ -64,6 +62,8 @@ class SecureSum:
         The same for keys and shares, both ways.
     levels : int
         Into how many levels changes were quantised.
+    broken : str
+        Why the protocol could not end though enough answered, if so.
     """
 
     mean: Arrays
@@ -74,6 +74,7 @@ class SecureSum:
     downlink_bytes: int
     key_bytes: int
     levels: int
+    broken: str = ""
 
 
 @dataclass
@@ -167,10 +168,10 @@ def _has_shares(stage: str, record: ConfigRecord, asked: Message) -> bool:
     if stage == SETUP:
         return all(isinstance(record[key], bytes) for key in ANSWERS[SETUP])
     if stage == SHARE_KEYS:
-        whom, shares = record["dsts"], record["ctxts"]
-        wanted = {int(node) for node in said if node != "stage"} - {asked.metadata.dst_node_id}
+        whom, shares = record[Key.DESTINATION_LIST], record[Key.CIPHERTEXT_LIST]
+        wanted = {int(node) for node in said if node != Key.STAGE} - {asked.metadata.dst_node_id}
     else:
-        whom, shares = record["nids"], record["shares"]
+        whom, shares = record[Key.NODE_ID_LIST], record[Key.SHARE_LIST]
         wanted = {*said[Key.ACTIVE_NODE_ID_LIST], *said[Key.DEAD_NODE_ID_LIST]}
     lists = isinstance(whom, list) and isinstance(shares, list) and len(whom) == len(shares)
     return lists and sorted(whom) == sorted(wanted) and all(type(x) is bytes for x in shares)
@@ -186,7 +187,7 @@ def protocol_bytes(content: RecordDict) -> int:
 def _numbers(record: ConfigRecord) -> list[np.ndarray]:
     from flwr.common import bytes_to_ndarray
 
-    return [bytes_to_ndarray(each) for each in record[MASKED]]
+    return [bytes_to_ndarray(each) for each in record[Key.MASKED_PARAMETERS]]
 
 
 def run_protocol(
@@ -207,16 +208,12 @@ def run_protocol(
     least, most = weights
     levels = option.levels(len(nodes), most / least)
     workflow = _workflow(option, len(nodes), most, levels)
-    before = context.state["parameters"]
+    before, broken = context.state["parameters"], ""
     try:
         with quiet_flower():
             workflow(watched, context)
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-        told = "; ".join(f"client {c}: {why}" for c, why in sorted(watched.failed.items()))
-        raise RuntimeError(
-            f"secure aggregation can't take the masks away: shares do not make a key "
-            f"({type(error).__name__}: {error}). {told}".strip()
-        ) from error
+        broken = f"shares do not make a key ({type(error).__name__}: {error})"
     mean: Arrays = {}
     if context.state["parameters"] is not before:  # the workflow ends without a word if it can't
         mean = watched.shaped([each.numpy() for each in context.state["parameters"].values()])
@@ -231,6 +228,7 @@ def run_protocol(
         count["down"],
         count["keys"],
         levels,
+        broken,
     )
 
 

@@ -1,6 +1,5 @@
 """Simulate a federated run on this machine: the apps of a deployment, on one of two engines."""
 
-import math
 import os
 import pathlib
 import tempfile
@@ -23,7 +22,12 @@ from workbench.federated import checkpoint, client_app, run_record, server_app, 
 from workbench.federated.client_app import RUN_DIR, TASK
 from workbench.federated.client_memory import METHOD, ClientMemory, part
 from workbench.federated.history import History
-from workbench.federated.in_process import InProcessGrid, quiet_flower, task_identity
+from workbench.federated.in_process import (
+    ROUND_TIMEOUT_S,
+    InProcessGrid,
+    quiet_flower,
+    task_identity,
+)
 from workbench.federated.learner import forget_learners
 from workbench.federated.lora import Weights, initial_adapter
 from workbench.federated.partition import clients_of
@@ -33,8 +37,6 @@ from workbench.federated.task import FederatedTask, Handed
 from workbench.federated.tuning import check_model
 
 ENGINES = ("in-process", "ray", vectorised.ENGINE)
-#: Clients in this process answer one after another, as long as it takes [s].
-ROUND_TIMEOUT_S = math.inf
 #: The part of a GPU that one of Ray's clients takes, where there is one.
 CLIENT_GPUS = 0.25
 

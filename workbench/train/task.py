@@ -154,14 +154,17 @@ class TrainTask:
         return json.dumps(fields, sort_keys=True)
 
 
+#: The dims of a clip, in order.
+_CLIP = ("time", "space")
+
+
 def _as_clips(dims: Mapping[str, int]) -> dict[str, int]:
     """The same dims in the order in which clips have them; others as they are, to be refused."""
-    clip = ("time", "space")
-    return {name: dims[name] for name in (clip if set(dims) == set(clip) else dims)}
+    return {name: dims[name] for name in (_CLIP if set(dims) == set(_CLIP) else dims)}
 
 
 def _check_frames(dims: Mapping[str, int], patch: int) -> None:
-    if set(dims) != {"time", "space"}:
+    if set(dims) != set(_CLIP):
         raise ValueError(
             f"a clip has the dims 'time' and 'space', got {list(dims)}; "
             "space is the number of patches of a frame"
