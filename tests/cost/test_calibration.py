@@ -113,6 +113,18 @@ def test_rates_and_latencies_come_out_as_they_were_made_up():
         assert took == pytest.approx(1e-4 * (1 + i) + 2**16 * (1 + i) / 1e9)
 
 
+def test_late_messages_count_as_often_as_they_come_and_late_kernels_do_not():
+    made = made_up()
+    late = [
+        tuple(row._replace(seconds=(*row.seconds[:2], row.seconds[2] + 3e-3)) for row in rows)
+        for rows in (made.links, made.together)
+    ]
+    found, usual = cluster_of(replace(made, links=late[0], together=late[1])), cluster_of(made)
+    later = found.intra.alpha("all_to_all") - usual.intra.alpha("all_to_all")
+    assert later == pytest.approx(1e-3)
+    assert found.device.matmul_rate == pytest.approx(usual.device.matmul_rate)
+
+
 def test_every_figure_says_that_it_was_measured_and_how_well():
     found = cluster_of(made_up())
     rows = [row for row in figures_of(found) if row.unit in ("flop/s", "bytes/s", "s")]

@@ -28,7 +28,8 @@ def calibrate(
 
     Times matrix products, attention, elementwise kernels, copies and launches, on one rank and on
     ``p`` at once, which on a CPU share its memory; and every kind of collective among the ``p``.
-    A rate or a latency is a line through the medians of several sizes. Its interval (95 %, by
+    A rate or a latency is a line through the medians of several sizes, of collectives through the
+    means: a step adds up many, of which some are late. Its interval (95 %, by
     bootstrap) is the figure's ``interval``; the source says it, too, and how straight the line is.
 
     Parameters
@@ -55,9 +56,9 @@ def calibrate(
     Notes
     -----
     Whatever else runs on the machine is measured with it: predictions hold while that stays so.
-    More ranks than cores take turns. A collective is timed after some milliseconds of computing,
-    so that its latency has the usual waiting for the last rank in it. Left out: other lengths of
-    computing, after which ranks are more or less late.
+    More ranks than cores take turns. A collective is timed after some milliseconds of computing
+    since the one before it, so that its latency has the usual waiting for the last rank in it. Left
+    out: other lengths of computing, after which ranks are more or less late.
 
     Examples
     --------
@@ -88,14 +89,14 @@ def cluster_of(found: Measured) -> Cluster:
     )  # fmt: skip
 
 
-def _lines(rows: Iterable[Row]) -> dict[str, Line]:
+def _lines(rows: Iterable[Row], mean: bool = False) -> dict[str, Line]:
     """One line a kind."""
     by_kind: dict[str, list[Row]] = {}
     for row in rows:
         by_kind.setdefault(row.kind, []).append(row)
     return {
         kind: line([row.size for row in same], [row.seconds for row in same],
-                   through_zero=kind in _WHOLE)
+                   through_zero=kind in _WHOLE, mean=mean)
         for kind, same in by_kind.items()
     }  # fmt: skip
 
@@ -146,7 +147,7 @@ def _overlap(found: Measured) -> float:
 
 
 def _link(found: Measured) -> Link:
-    lines = _lines(found.links)
+    lines = _lines(found.links, mean=True)
     if not lines:
         return Link("none", math.inf)
     what = f"{found.backend}, {found.p} ranks"

@@ -40,12 +40,14 @@ class Chain(NamedTuple):
 class Sizes(NamedTuple):
     """How much is measured: repeats, and the sizes of each kind.
 
-    ``products`` are tokens and width of a linear map; ``attentions`` groups, heads, length and
-    channels; ``streams`` elements of an activation; ``layers`` of a model of next to no size;
-    ``messages`` bytes that a rank hands over to a collective.
+    ``transfers`` are the repeats of collectives, which differ more. ``products`` are tokens and
+    width of a linear map; ``attentions`` groups, heads, length and channels; ``streams`` elements
+    of an activation; ``layers`` of a model of next to no size; ``messages`` bytes that a rank hands
+    over to a collective.
     """
 
     repeats: int
+    transfers: int
     products: Sequence[tuple[int, int]]
     attentions: Sequence[tuple[int, int, int, int]]
     streams: Sequence[int]
@@ -54,13 +56,14 @@ class Sizes(NamedTuple):
 
     def count(self, p: int) -> int:
         """How many rounds are made on one rank, and then on ``p``."""
-        rounds = self.repeats + 1
-        return rounds + (p > 1) * (2 * rounds + 1)
+        alone = together = self.repeats + 1
+        return alone + (p > 1) * (together + self.transfers + 1 + 1)
 
 
 #: Source: steps of 0.1 to 1 s on one core of a CPU are made of such kernels.
 USUAL = Sizes(
     repeats=9,
+    transfers=18,
     products=((512, 128), (2048, 128), (1024, 256), (2048, 256)),
     attentions=(
         (64, 8, 16, 16), (32, 8, 64, 16), (8, 8, 256, 16), (64, 8, 32, 32), (8, 8, 128, 32),
@@ -72,7 +75,8 @@ USUAL = Sizes(
 )  # fmt: skip
 #: Enough to see that it works.
 QUICK = Sizes(
-    repeats=3, products=((512, 64), (1024, 64)), attentions=((16, 4, 16, 16), (4, 4, 128, 16)),
+    repeats=3, transfers=3, products=((512, 64), (1024, 64)),
+    attentions=((16, 4, 16, 16), (4, 4, 128, 16)),
     streams=(2**14, 2**17), layers=(1, 2), messages=(2**12, 2**20),
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ RESAMPLES, LEVEL = 400, 0.95
 class Line(NamedTuple):
     """``seconds = alpha_s + size * per_unit_s``, each with its interval.
 
-    ``misfit`` is the largest |line / median - 1| over the sizes: how far it is from straight.
+    ``misfit`` is the largest |line / time - 1| over the sizes: how far it is from straight.
     """
 
     alpha_s: float
@@ -24,13 +24,14 @@ class Line(NamedTuple):
 
 def line(
     sizes: Sequence[float], seconds: Sequence[Sequence[float]], *, seed: int = 0,
-    through_zero: bool = False,
+    through_zero: bool = False, mean: bool = False,
 ) -> Line:  # fmt: skip
     """Fit a line to repeated measurements at each of several sizes.
 
-    Least squares of relative errors to the medians of each size, with no negative coefficient;
-    intervals by the bootstrap: repeats are drawn again with replacement, size by size, and fitted
-    anew. They hold the noise of the repeats, not what a straight line misses: that is ``misfit``.
+    Least squares of relative errors to the medians of each size, or to the means, with no negative
+    coefficient; intervals by the bootstrap: repeats are drawn again with replacement, size by size,
+    and fitted anew. They hold the noise of the repeats, not what a straight line misses: that is
+    ``misfit``.
 
     Parameters
     ----------
@@ -42,6 +43,8 @@ def line(
         Of the resampling.
     through_zero : bool
         Nothing is taken whatever its size: ``alpha_s`` is 0.
+    mean : bool
+        Of a size's repeats take the mean: what counts where many are added up, some of them late.
 
     Raises
     ------
@@ -67,13 +70,14 @@ def line(
     if not (times > 0).all():
         raise ValueError(f"measured times must be positive, got {times.min()} s")
     x = np.asarray(sizes, dtype=float)
-    medians = np.median(times, axis=1)
-    alpha, slope = (float(found[0]) for found in _fitted(x, medians[None], through_zero))
+    middle = np.mean if mean else np.median
+    middles = middle(times, axis=1)
+    alpha, slope = (float(found[0]) for found in _fitted(x, middles[None], through_zero))
     rng = np.random.default_rng(seed)
     drawn = rng.integers(times.shape[1], size=(RESAMPLES, *times.shape))
-    again = np.median(np.take_along_axis(times[None], drawn, axis=2), axis=2)
+    again = middle(np.take_along_axis(times[None], drawn, axis=2), axis=2)
     alphas, slopes = (_interval(found) for found in _fitted(x, again, through_zero))
-    misfit = float(np.max(np.abs((alpha + slope * x) / medians - 1)))
+    misfit = float(np.max(np.abs((alpha + slope * x) / middles - 1)))
     return Line(alpha, slope, alphas, slopes, misfit)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.collectives import SENT_PER_INPUT_BYTE
@@ -14,8 +15,8 @@ from workbench.transfer import Pair, send_and_receive
 
 #: Collectives that steps make.
 KINDS = tuple(SENT_PER_INPUT_BYTE)
-#: Rows of a matrix whose square keeps a core busy for some milliseconds, as steps do in between.
-_SIDE = 512
+#: Tokens and width of an MLP that keeps a core busy for some milliseconds, as steps do in between.
+_TOKENS, _WIDTH = 2048, 128
 
 
 def collective(kind: str, comm: Comm, input_bytes: int) -> Callable[[], object]:
@@ -49,17 +50,17 @@ def timed(
 ) -> list[list[float]]:
     """Seconds of each (kind, input bytes) on this rank [s], round after round.
 
-    As in a step each comes after some computing, from which no two ranks come at the same time: a
-    rank's time has its waiting for the last one in it. A first round warms up. ``tick`` is called
-    after each round.
+    As in a step each comes after some computing, from which no two ranks come at the same time, and
+    ranks meet nowhere else: a rank's time has its waiting for the last one in it. A first round
+    warms up. ``tick`` is called after each round.
     """
-    x = torch.ones(_SIDE, _SIDE, device=local_device())
+    x = torch.ones(_TOKENS, _WIDTH, device=local_device())
+    up, down = x.new_ones(_WIDTH, 4 * _WIDTH), x.new_ones(4 * _WIDTH, _WIDTH)
     runs = [collective(kind, comm, size) for kind, size in asked]
     found: list[list[float]] = [[] for _ in runs]
     for _ in range(repeats + 1):
         for times, run in zip(found, runs, strict=True):
-            dist.barrier(comm.group)
-            torch.mm(x, x)
+            F.gelu(x @ up) @ down
             _fence()
             started = time.perf_counter()
             run()

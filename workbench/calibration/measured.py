@@ -111,7 +111,7 @@ def _on_rank(rank: int, comm: Comm, sizes: Sizes, dtype: str, tick: Callable[[],
         even = links.sizes_for(comm.size, sizes.messages)
         asked = [(kind, size) for kind in links.KINDS for size in even]
         for (kind, size), t in zip(
-            asked, links.timed(asked, comm, sizes.repeats, step), strict=True
+            asked, links.timed(asked, comm, sizes.transfers, step), strict=True
         ):
             sent.append(Row(kind, sent_bytes(kind, size, comm.size), tuple(t)))
         hidden = links.overlaps(comm, even[-1], sizes.repeats)

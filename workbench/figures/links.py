@@ -76,7 +76,7 @@ def link_lines(rows: Sequence[Row], kinds: Sequence[str] = tuple(KINDS)) -> go.F
     drawn = [row for row in rows if row.kind in kinds]
     for kind in dict.fromkeys(row.kind for row in drawn):
         same = [row for row in drawn if row.kind == kind]
-        found = line([row.size for row in same], [row.seconds for row in same])
+        found = line([row.size for row in same], [row.seconds for row in same], mean=True)
         sizes = [row.size for row in same]
         figure.add_trace(_dots(kind, same))
         figure.add_trace(go.Scatter(
@@ -94,18 +94,18 @@ def link_lines(rows: Sequence[Row], kinds: Sequence[str] = tuple(KINDS)) -> go.F
     figure.update_xaxes(title="bytes a rank sends", type="log",
                         **byte_ticks(int(row.size) for row in drawn))  # fmt: skip
     figure.update_yaxes(title="seconds", type="log")
-    return captioned(figure, f"Medians, with the range of all repeats. {'; '.join(said)}.")
+    return captioned(figure, f"Means, with the range of all repeats. {'; '.join(said)}.")
 
 
 def _dots(kind: str, rows: Sequence[Row]) -> go.Scatter:
-    """Medians, and the range of all repeats."""
-    medians = [statistics.median(row.seconds) for row in rows]
+    """Means, and the range of all repeats."""
+    means = [statistics.fmean(row.seconds) for row in rows]
     ranges = {
-        "array": [max(r.seconds) - m for r, m in zip(rows, medians, strict=True)],
-        "arrayminus": [m - min(r.seconds) for r, m in zip(rows, medians, strict=True)],
+        "array": [max(r.seconds) - m for r, m in zip(rows, means, strict=True)],
+        "arrayminus": [m - min(r.seconds) for r, m in zip(rows, means, strict=True)],
     }
     return go.Scatter(
-        x=[row.size for row in rows], y=medians, mode="markers", name=kind,
+        x=[row.size for row in rows], y=means, mode="markers", name=kind,
         marker={"color": KINDS[kind], "size": 8},
         error_y={"type": "data", "symmetric": False, **ranges},
     )  # fmt: skip
