@@ -194,7 +194,7 @@ def test_files_and_functions_stay_short(path):
 def test_a_strategy_is_less_than_100_lines(path):
     if path.stem not in {"base", "__init__"}:  # the reference and the choice are no strategies
         shared = {"attention", "schedule", "ring", "ring_schedule", "dsp_mesh"}  # of several
-        assert len(path.read_text().splitlines()) < (160 if path.stem in shared else 100)
+        assert len(path.read_text().splitlines()) < (155 if path.stem in shared else 100)
 
 
 @pytest.mark.parametrize("path", PYTHON_FILES, ids=relative)

@@ -1,6 +1,7 @@
 """Causal and windowed stages, grouped queries, and how a ring deals its tokens to the ranks."""
 
 import pickle
+from itertools import product
 
 import pytest
 import torch
@@ -69,6 +70,16 @@ def pairs(stage, size, order, p):
         sum(b.pairs for source in range(p) for b in blocks(stage, layout, rank, source, p))
         for rank in range(p)
     ]
+
+
+@pytest.mark.parametrize("p", [2, 3, 5])
+def test_a_zigzag_computes_one_block_a_hop(p):
+    """Where its runs are even: two merges of a hop would read and write its whole output twice."""
+    layout = Layout(Dims({"batch": 1, "t": 4 * p, "model": 1}), "t", order="zigzag")
+    for rank, source in product(range(p), repeat=2):
+        (block,) = blocks(Stage("t", causal=True), layout, rank, source, p)
+        assert block.mask is None
+        assert block.causal == (rank == source)
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -26,7 +26,8 @@ from workbench.layout import Layout
 from workbench.strategies.attention import Heads, KVHeads, fold, unfold
 from workbench.strategies.base import Strategy
 from workbench.strategies.kv_gather import gathered_attention
-from workbench.strategies.ring_schedule import masked_blocks, ring_merge, ring_merge_backward
+from workbench.strategies.merging import ring_merge, ring_merge_backward
+from workbench.strategies.ring_schedule import masked_blocks
 
 
 class Ring(Strategy):

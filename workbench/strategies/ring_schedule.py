@@ -1,8 +1,4 @@
-"""Which keys each query of a ring sees at each hop, and the arithmetic of one such block.
-
-The two torch ops make a faked hop cost microseconds and be counted whole. Both change their
-first arguments in place; on meta tensors they do nothing.
-"""
+"""Which keys each query of a ring sees at each hop, in as few blocks as their masks allow."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,17 +6,10 @@ from itertools import product
 from math import prod
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from workbench.dims import Stage
 from workbench.layout import Layout, shard_size
-from workbench.strategies.attention import (
-    attention_backward,
-    attention_flops,
-    attention_with_lse,
-)
 from workbench.strategies.masks import mask_samples, visible
 
 
@@ -51,10 +40,9 @@ def blocks(stage: Stage, layout: Layout, rank: int, source: int, p: int) -> tupl
         found = (slice(0, len(held[0])), slice(0, len(held[1])))
         return (Block(*found),) if all(held) else ()
     pieces = [runs(stage, layout, p, len(side)) for side in held]
+    found = _fewest(stage, *pieces, *held)
     # Of its own keys a query sees at least itself: those first, so that no sum is ever empty.
-    pairs = sorted(product(*pieces), key=lambda pair: pair[0].start != pair[1].start)
-    made = (_block(stage, q, k, held[0][q], held[1][k]) for q, k in pairs)
-    return tuple(block for block in made if block is not None)
+    return tuple(sorted(found, key=lambda block: block.queries.start != block.keys.start))
 
 
 def masked_blocks(
@@ -86,6 +74,27 @@ def runs(stage: Stage, layout: Layout, p: int, count: int) -> list[slice]:
     return [s for s in (slice(0, min(half, count)), slice(half, count)) if s.start < s.stop]
 
 
+def _fewest(
+    stage: Stage, q: Sequence[slice], k: Sequence[slice], queries: Sequence[int],
+    keys: Sequence[int],
+) -> list[Block]:  # fmt: skip
+    """The fewest blocks of some pieces that need no mask, or no mask that is not needed anyway."""
+    if not (q and k):
+        return []
+    rows, columns = (slice(pieces[0].start, pieces[-1].stop) for pieces in (q, k))
+    whole = _block(stage, rows, columns, queries[rows], keys[columns])
+    if whole is None:
+        return []
+    if whole.mask is None or len(q) == len(k) == 1:
+        return [whole]
+    ways = []
+    if len(q) > 1:
+        ways.append([b for each in q for b in _fewest(stage, [each], k, queries, keys)])
+    if len(k) > 1:
+        ways.append([b for each in k for b in _fewest(stage, q, [each], queries, keys)])
+    return min(ways, key=len)
+
+
 def _block(stage: Stage, q: slice, k: slice, queries: Sequence[int], keys: Sequence[int]):
     ahead, behind = max(queries) - min(keys), max(keys) - min(queries)
     near = stage.window is None or max(ahead, behind) < stage.window
@@ -94,7 +103,8 @@ def _block(stage: Stage, q: slice, k: slice, queries: Sequence[int], keys: Seque
     if stage.causal and ahead < 0:
         return None
     if stage.causal and near and sorted(queries) == queries and sorted(keys) == keys:
-        for skip in (0, 1):  # 1: each query sees those before its own place only
+        # Or the first query sees no key, and each other one those before its own place only.
+        for skip in (0, 1) if queries[0] < keys[0] else (0,):
             if _is_causal(queries[skip:], keys):
                 return Block(slice(q.start + skip, q.stop), k, True) if queries[skip:] else None
     mask = visible(queries, keys, stage.causal, stage.window)
@@ -105,53 +115,3 @@ def _is_causal(queries: Sequence[int], keys: Sequence[int]) -> bool:
     """Tell whether query i sees just the keys up to i."""
     seen = all(key <= query for query, key in zip(queries, keys, strict=False))
     return seen and all(key > query for query, key in zip(queries, keys[1:], strict=False))
-
-
-def merge(out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, causal: bool, mask) -> None:
-    """Merge attention to one block of keys and values into ``out`` and ``lse``."""
-    new_out, new_lse = attention_with_lse(q, k, v, causal, mask)
-    total = torch.logaddexp(lse, new_lse.to(lse.dtype))
-    base = total.masked_fill(total == -torch.inf, 0.0)  # such a query has not seen a key yet
-    out.mul_((lse - base).exp_().unsqueeze(-1))
-    out.addcmul_(new_out.to(out.dtype), (new_lse - base).exp_().unsqueeze(-1))
-    lse.copy_(total)
-
-
-def merge_backward(
-    dq: Tensor, dk: Tensor, dv: Tensor, grad: Tensor, q: Tensor, k: Tensor, v: Tensor,
-    out: Tensor, lse: Tensor, causal: bool, mask: Tensor | None,
-) -> None:  # fmt: skip
-    """Add one block's part to the gradients of its queries, keys and values."""
-    parts = attention_backward(grad, q, k, v, out, lse, causal, mask)
-    for total, part in zip((dq, dk, dv), parts, strict=True):
-        total.add_(part)
-
-
-# Library.define rather than torch.library.custom_op, whose first call imports a compiler: 3 s.
-_OPS = torch.library.Library("workbench", "DEF")
-_OPS.define(
-    "ring_merge(Tensor(a!) out, Tensor(b!) lse, Tensor q, Tensor k, Tensor v, bool causal, "
-    "Tensor? mask) -> ()"
-)
-_OPS.define(
-    "ring_merge_backward(Tensor(a!) dq, Tensor(b!) dk, Tensor(c!) dv, Tensor grad, Tensor q, "
-    "Tensor k, Tensor v, Tensor out, Tensor lse, bool causal, Tensor? mask) -> ()"
-)
-for _name, _function in (("ring_merge", merge), ("ring_merge_backward", merge_backward)):
-    for _device in ("CPU", "CUDA"):
-        _OPS.impl(_name, _function, _device)
-    _OPS.impl(_name, lambda *arguments: None, "Meta")
-ring_merge, ring_merge_backward = (
-    torch.ops.workbench.ring_merge,
-    torch.ops.workbench.ring_merge_backward,
-)
-
-
-@register_flop_formula(ring_merge)
-def _forward_flops(out, lse, q, k, v, causal, mask, out_shape=None) -> int:
-    return attention_flops(q, k, causal)
-
-
-@register_flop_formula(ring_merge_backward)
-def _backward_flops(dq, dk, dv, grad, q, k, v, out, lse, causal, mask, out_shape=None) -> int:
-    return 2 * attention_flops(q, k, causal)
