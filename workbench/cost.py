@@ -137,7 +137,7 @@ def predict(
         Forward, backward and sum of gradients; or one forward.
     gradient_sync : {"flat", "ddp"} or None
         All gradients in one bucket after the backward, or in buckets of 25 MB behind it.
-        ``None``: ``"ddp"``.
+        ``None``: as the cluster has it; presets ``"ddp"``.
     switch_chunks : int
         Into how many chunks DSP cuts a switch, each sent while the MLP computes the next. More
         than 1 asks what asynchronous switching would gain: the strategy here sends all at once.
@@ -168,17 +168,15 @@ def predict(
     >>> cost.seconds == sum(parts), cost.samples_per_s * cost.seconds
     (True, 1.0)
     """
-    if gradient_sync not in (None, "flat", "ddp"):
-        raise ValueError(f"gradient_sync must be 'flat' or 'ddp', got {gradient_sync!r}")
     if not isinstance(cluster, Cluster):
         raise ValueError(f"a Cluster is needed, such as CLUSTERS['dgx-h100']; got {cluster!r}")
+    sync = cluster.summing(gradient_sync)
     check_chunks(strategy, switch_chunks)
     how = {"p": p, "dtype": dtype, "mode": mode, "shard": shard, "mesh": mesh,
            "checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": fsdp,
            **options}  # fmt: skip
     step = step_counts(spec, strategy, cluster, **how)
     memory_of = partial(rank_memory, spec, strategy, **how)
-    sync = gradient_sync or "ddp"
     return _cost(step, cluster.working(p), sync, mode, switch_chunks, memory_of)
 
 

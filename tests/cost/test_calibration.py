@@ -125,6 +125,18 @@ def test_late_messages_count_as_often_as_they_come_and_late_kernels_do_not():
     assert found.device.matmul_rate == pytest.approx(usual.device.matmul_rate)
 
 
+def test_gradients_are_summed_as_run_step_does_unless_asked():
+    spec = wb.PRESETS["stdit-xl-2"]
+    hides = replace(cluster_of(made_up()), overlap=1.0)
+    here, flat, ddp = (
+        wb.predict(spec, "dsp", hides, p=2, dtype="float32", gradient_sync=g).seconds
+        for g in (None, "flat", "ddp")
+    )
+    assert here == flat > ddp
+    with pytest.raises(ValueError, match="gradient_sync must be one of"):
+        replace(hides, gradient_sync="later")
+
+
 def test_every_figure_says_that_it_was_measured_and_how_well():
     found = cluster_of(made_up())
     rows = [row for row in figures_of(found) if row.unit in ("flop/s", "bytes/s", "s")]

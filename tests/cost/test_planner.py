@@ -142,7 +142,7 @@ def test_micro_batches_are_ranked_too():
     [
         ({"mode": "bogus"}, "mode must be of train, inference; got 'bogus'"),
         ({"dtype": "int8"}, "dtype must be of float32"),
-        ({"gradient_sync": "never"}, "gradient_sync must be of"),
+        ({"gradient_sync": "never"}, "gradient_sync must be one of"),
         ({"checkpoints": ("some",)}, "checkpoints must be of none, block, selective; got 'some'"),
         ({"fsdp": ("x",)}, "fsdp must be of False, True, keep; got 'x'"),
         ({"strategies": ["dps"]}, "unknown strategy 'dps'; did you mean 'dsp'"),
@@ -190,3 +190,11 @@ def test_the_command_prints_the_same_plans(capsys):
     with pytest.raises(SystemExit):
         main([*asked[:-1], "9"])
     assert "do not fit" in capsys.readouterr().err
+
+
+def test_planning_that_takes_long_shows_a_bar(monkeypatch, capfd):
+    plan(VIDEO, BOX, p=2, meshes=False)
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr("workbench.planner.plans._PATIENCE_S", 0.0)
+    plan(VIDEO, BOX, p=2, meshes=False)
+    assert "planning" in capfd.readouterr().err

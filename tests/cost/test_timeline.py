@@ -99,7 +99,7 @@ def test_dsp_switches_before_a_stage_forward_and_after_it_backward():
 
 
 def test_a_wrong_gradient_sync_is_refused():
-    with pytest.raises(ValueError, match="'flat' or 'ddp', got 'later'"):
+    with pytest.raises(ValueError, match="one of flat, ddp; got 'later'"):
         predicted_timeline(VIDEO, "dsp", BOX, p=8, gradient_sync="later")
 
 

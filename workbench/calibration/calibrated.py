@@ -86,6 +86,7 @@ def cluster_of(found: Measured) -> Cluster:
         step_overhead_s=_figure(fixed.alpha_s, fixed.alpha_interval, fixed, "next to no layers"),
         overlap=_overlap(found),
         alone=_device(found, found.alone, "alone") if found.p > 1 else None,
+        gradient_sync="flat",
     )  # fmt: skip
 
 

@@ -7,6 +7,9 @@ from numbers import Real
 
 from workbench.dims import check_count
 
+#: Ways to sum gradients: in one bucket after the backward, or in buckets behind it.
+SYNCS = ("flat", "ddp")
+
 
 @dataclass(frozen=True)
 class Device:
@@ -173,6 +176,9 @@ class Cluster:
     alone : Device or None
         What a device reaches while no other works, where they share something, such as the cores
         of a CPU its memory. ``None``: the same as ``device``.
+    gradient_sync : {"ddp", "flat"}
+        How `predict` sums gradients unless it is told. A calibrated machine has ``"flat"``, which
+        is what `run_step` does.
 
     Raises
     ------
@@ -200,8 +206,10 @@ class Cluster:
     notes: str = field(default="", compare=False)
     overlap: float = 1.0
     alone: Device | None = None
+    gradient_sync: str = "ddp"
 
     def __post_init__(self):
+        self.summing(self.gradient_sync)
         for name in ("gpus_per_node", "nodes"):
             check_count(f"{name} of cluster {self.name!r}", getattr(self, name))
         if self.nics_per_node is not None:
@@ -240,6 +248,14 @@ class Cluster:
     def working(self, p: int) -> "Cluster":
         """The same cluster, its device as it is while ``p`` ranks work."""
         return replace(self, device=self.alone) if p == 1 and self.alone is not None else self
+
+    def summing(self, gradient_sync: str | None) -> str:
+        """How gradients are summed: as asked, or else as is usual here."""
+        if gradient_sync not in (None, *SYNCS):
+            raise ValueError(
+                f"gradient_sync must be one of {', '.join(SYNCS)}; got {gradient_sync!r}"
+            )
+        return gradient_sync or self.gradient_sync
 
     def check_ranks(self, p: int) -> None:
         """Raise ValueError if there are fewer than ``p`` devices, or ``p`` is no count."""

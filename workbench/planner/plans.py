@@ -18,6 +18,8 @@ from workbench.units import human_bytes
 #: What plans can be ranked by, smallest first.
 OBJECTIVES = ("seconds", "memory_bytes")
 _CHECKPOINTS = ("none", "selective", "block")
+#: Planning that takes longer shows a bar [s].
+_PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -148,25 +150,32 @@ def plan(
     budget = cluster.device.memory_bytes if memory_bytes is None else memory_bytes
     tried = {"checkpoint": checkpoints, "fsdp": fsdp, "accumulate": accumulate}
     tried = {name: (x,) if isinstance(x, str | int) else x for name, x in tried.items()}
-    _check(dtype, mode, gradient_sync, tried, budget)
+    cluster.summing(gradient_sync)
+    _check(dtype, mode, tried, budget)
     if mode == "inference":
         tried |= {"checkpoint": ("none",), "accumulate": (1,)}
     timed = {"dtype": dtype, "mode": mode, "gradient_sync": gradient_sync}
+    wanted = {*STRATEGIES, *MESHED} if strategies is None else _wanted(strategies)
+    known = [c for c in candidates(spec, p) if c.strategy in wanted and (meshes or c.mesh is None)]
     found = []
-    wanted = None if strategies is None else _wanted(strategies)
-    for candidate in candidates(spec, p):
-        allowed = meshes or candidate.mesh is None
-        if allowed and (wanted is None or candidate.strategy in wanted):
-            found += _of(candidate, spec, cluster, p, timed, tried, budget)
+    for candidate in _with_bar(known):
+        found += _of(candidate, spec, cluster, p, timed, tried, budget)
     found = _advised(found, budget, spec)
     return sorted(found, key=lambda q: (not q.fits, getattr(q, objective) or 0, q.seconds))
 
 
-def _check(dtype, mode, gradient_sync, tried, budget) -> None:
+def _with_bar(known: list[Candidate]) -> Iterable[Candidate]:
+    try:
+        from tqdm.auto import tqdm
+    except ModuleNotFoundError:  # it comes with the notebooks; nothing depends on it
+        return known
+    return tqdm(known, desc="planning", delay=_PATIENCE_S, leave=False)
+
+
+def _check(dtype, mode, tried, budget) -> None:
     """What no plan could have is refused once, rather than by every plan."""
     asked = [
         ("dtype", [dtype], DTYPES), ("mode", [mode], MODES),
-        ("gradient_sync", [gradient_sync], (None, "flat", "ddp")),
         ("checkpoints", tried["checkpoint"], CHECKPOINTS), ("fsdp", tried["fsdp"], FSDP),
     ]  # fmt: skip
     for name, values, known in asked:

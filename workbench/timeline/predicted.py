@@ -68,14 +68,13 @@ def predicted_timeline(
     >>> abs(gap) < 1e-9
     True
     """
-    if gradient_sync not in (None, "flat", "ddp"):
-        raise ValueError(f"gradient_sync must be 'flat' or 'ddp', got {gradient_sync!r}")
+    sync = cluster.summing(gradient_sync)
     check_count("ranks", ranks)
     if ranks > p:
         raise ValueError(f"ranks={ranks} of p={p}: at most all of them can be drawn")
     check_chunks(strategy, switch_chunks)
     step = step_counts(spec, strategy, cluster, p=p, **run)
-    spans = _Line(step, cluster.working(p), gradient_sync or "ddp", switch_chunks).spans()
+    spans = _Line(step, cluster.working(p), sync, switch_chunks).spans()
     return [replace(span, rank=rank) for rank in range(ranks) for span in spans]
 
 
