@@ -19,6 +19,8 @@ from flwr.supercore.task_identity import TaskIdentity
 CLIENT_RAISED = 2
 #: Clients in this process answer one after another, as long as it takes, and none gets lost [s].
 ROUND_TIMEOUT_S = math.inf
+#: What can't be changed needs no copy.
+_AS_THEY_ARE = frozenset((type(None), bool, int, float, str, bytes))
 
 
 class InProcessGrid(Grid):
@@ -109,15 +111,18 @@ def copied(thing: Any) -> Any:
     >>> sent["config"]["rounds"], arrived["config"]["rounds"]
     ([1, 2], [1, 2, 3])
     """
-    if thing is None or isinstance(thing, str | bytes | int | float) or callable(thing):
+    kind = type(thing)
+    if kind in _AS_THEY_ARE or callable(thing):
         return thing
-    if type(thing) is dict:
+    if kind is dict:
         return {key: copied(value) for key, value in thing.items()}
-    if type(thing) is list:
+    if kind is list:
         return [copied(value) for value in thing]
+    if isinstance(thing, str | bytes | int | float):
+        return thing
     if isinstance(thing, dict | list) or not hasattr(thing, "__dict__"):
         return copy.deepcopy(thing)
-    twin = object.__new__(type(thing))
+    twin = object.__new__(kind)
     twin.__dict__.update(copied(thing.__dict__))
     return twin
 

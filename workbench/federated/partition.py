@@ -1,5 +1,6 @@
 """Who holds which rows: split, natural sources, and how sources are dealt to clients."""
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -184,11 +185,11 @@ def _deal(task: FederatedTask, sources: dict[str, list[Row]]) -> list[list[str]]
     """Names of the sources that each client gets."""
     order = generator(task.seed, DEAL).permutation(task.num_clients).tolist()
     hands: list[list[str]] = [[] for _ in order]
-    sizes = [0] * len(order)
+    fewest = [(0, place) for place in range(len(order))]  # a heap: rows so far, place in the order
     for name in sorted(sources, key=lambda name: (-len(sources[name]), name)):
-        client = min(order, key=lambda client: sizes[client])
-        hands[client].append(name)
-        sizes[client] += len(sources[name])
+        rows, place = fewest[0]
+        hands[order[place]].append(name)
+        heapq.heapreplace(fewest, (rows + len(sources[name]), place))
     return hands
 
 

@@ -12,6 +12,7 @@ MLPs then always run in the first layout.
 Source: Zhao et al. (2024), arXiv:2403.10266, and its program, github.com/NUS-HPC-AI-Lab/VideoSys.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -67,8 +68,9 @@ class DSP(Strategy):
             crossing = (stage for stage in stages if shard in stage)
             moves = ((shard, aside(geometry, p, shard, stage)) for stage in crossing)
             return 2 * sum(switch_elements(geometry, p, *move) for move in moves)
-        moves = switches(cls.schedule, geometry, p, shard, stages)
-        return sum(switch_elements(geometry, p, *move) for _, *move in moves)
+        made = switches(cls.schedule, geometry, p, shard, stages)
+        moves = Counter((before, after) for _, before, after in made)
+        return sum(times * switch_elements(geometry, p, *move) for move, times in moves.items())
 
     @classmethod
     def arranged_elements(cls, geometry, p, shard, branches):
