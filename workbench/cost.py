@@ -171,7 +171,7 @@ def predict(
     if not isinstance(cluster, Cluster):
         raise ValueError(f"a Cluster is needed, such as CLUSTERS['dgx-h100']; got {cluster!r}")
     sync = cluster.summing(gradient_sync)
-    check_chunks(strategy, switch_chunks)
+    check_chunks(strategy, switch_chunks, options.get("around"))
     how = {"p": p, "dtype": dtype, "mode": mode, "shard": shard, "mesh": mesh,
            "checkpoint": checkpoint, "switch": switch, "accumulate": accumulate, "fsdp": fsdp,
            **options}  # fmt: skip
@@ -180,14 +180,17 @@ def predict(
     return _cost(step, cluster.working(p), sync, mode, switch_chunks, memory_of)
 
 
-def check_chunks(strategy: str | type[Strategy], switch_chunks: int) -> None:
+def check_chunks(
+    strategy: str | type[Strategy], switch_chunks: int, around: str | None = None
+) -> None:
     """Raise ValueError unless the strategy's switches can be cut into so many chunks."""
     check_count("switch_chunks", switch_chunks)
-    name = by_name(strategy).name
-    if switch_chunks > 1 and name != "dsp":
+    cls = by_name(strategy)
+    around = around or getattr(cls, "around", "residual")
+    if switch_chunks > 1 and (cls.name != "dsp" or around == "attention"):
         raise ValueError(
-            f"switch_chunks={switch_chunks} with {name!r}: above 1 of 'dsp' alone, whose switches "
-            "an MLP comes before; take 1."
+            f"switch_chunks={switch_chunks} with {cls.name!r}: above 1 of 'dsp' alone, around the "
+            "residual stream, whose switches an MLP comes before; take 1."
         )
 
 

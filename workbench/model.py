@@ -237,9 +237,9 @@ def _along(table: Tensor, dim: int, count: int) -> Tensor:
 
 def places(dim: str, count: int, strategy: Strategy, layout: Layout) -> Tensor:
     """Where in the whole dim this rank's ``count`` entries stand; padding is at place 0."""
-    cut = dim == layout.split or any(dim == other.dim for other in layout.outer)
-    gathered = count == layout.sizes[dim] and layout.order == "contiguous"  # as Megatron-SP does
-    if gathered or not cut:
+    outside = any(dim == other.dim for other in layout.outer)
+    gathered = count == layout.sizes[dim] and layout.order == "contiguous" and not outside
+    if gathered or not (dim == layout.split or outside):  # Megatron-SP has gathered it
         return torch.arange(count, device="cpu")
     comm = strategy.along(layout)
     held = list(layout.held(dim, comm.rank, comm.size))

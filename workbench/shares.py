@@ -142,14 +142,15 @@ def _dsp(cls, spec, p, shard) -> Iterator[tuple[int, Share]]:
 
 def _usp(cls, spec, ranks, shard) -> Iterator[tuple[int, Share]]:
     ulysses, ring = ranks["ulysses"], ranks["ring"]
-    outer = _cut_sizes(spec, shard, ring, cls.order)
+    order = cls.dealt(ring)
+    outer = _cut_sizes(spec, shard, ring, order)
     sizes = {**outer, shard: shard_size(outer[shard], ulysses)}
     tokens = spec.batch * prod(sizes.values())
     for number, stage in enumerate(spec.stages):
         if shard not in stage:
             yield number, _sized(spec, stage, sizes, tokens)
             continue
-        share = _ringed(spec, stage, outer, tokens, ring, cls.order)
+        share = _ringed(spec, stage, outer, tokens, ring, order)
         heads = {"heads": spec.num_heads / ulysses, "kv_heads": sent_heads(spec, ulysses) / ulysses}
         yield number, share._replace(**heads)
 

@@ -33,14 +33,16 @@ def counted(
 
     Notes
     -----
-    Kernels are those of one device, each with the part of its flops and bytes that the faked rank
-    has of all flops. Where a strategy does something other in every second layer, such as a
-    schedule over three dims, the slope from one layer to two is not exact.
+    Kernels are those of one device, each with the part of its flops and bytes that faked rank 0 has
+    of all flops; where ranks differ, such as under a causal mask, others may have more. A schedule
+    over K dims repeats itself after K - 1 layers, so that is what the slope is taken over; between
+    two repetitions it is rounded.
     """
-    one, two = (fake_step(replace(spec, num_layers=n), cls, **given) for n in (1, 2))
-    layers = spec.num_layers
-    sent = _extrapolated(_counts(one.log), _counts(two.log), layers)
-    flops = one.flops + (layers - 1) * (two.flops - one.flops)
+    first = min(max(1, len(spec.dims) - 1), spec.num_layers)
+    one, two = (fake_step(replace(spec, num_layers=n * first), cls, **given) for n in (1, 2))
+    times = (spec.num_layers - first) / first
+    sent = _extrapolated(_counts(one.log), _counts(two.log), times)
+    flops = one.flops + times * (two.flops - one.flops)
     memory = {name: given[name] for name in ("checkpoint", "accumulate")}
     alone = {"p": 1, "dtype": given["dtype"], "shard": None, **memory}
     whole = kernels(spec, Strategy, **alone)
@@ -62,10 +64,10 @@ def _counts(log) -> Counter:
     )
 
 
-def _extrapolated(one: Counter, two: Counter, layers: int) -> list[Sent]:
+def _extrapolated(one: Counter, two: Counter, times: float) -> list[Sent]:
     found = []
     for key in one | two:
-        count = one[key] + (layers - 1) * (two[key] - one[key])
+        count = max(0, round(one[key] + times * (two[key] - one[key])))
         if key[0] == _BUCKET:
             _, kind, axis, factor = key
             found.append(Sent(kind, axis, "gradients", None, count, int(factor * count), 1))

@@ -212,14 +212,16 @@ class Clock:
             backward = sum(s for (_, phase, _), s in spent if phase == "backward")
             last = backward / step.accumulate  # of several backwards the last one sends
             return behind_the_backward(sent.input_bytes, partial(self._once, sent), last)
-        if self.switch_chunks > 1 and sent.kind == "all_to_all":
+        # With one MLP a layer only the switch ahead of the first stage has one before it.
+        behind = step.spec.mlp_per == "stage" or sent.stage == 0
+        if self.switch_chunks > 1 and sent.kind == "all_to_all" and behind:
             chunk = self._once(sent, sent.input_bytes / self.switch_chunks)
             each = in_chunks(chunk, self.switch_chunks, self._mlp_s(sent.phase))
             return each[0] * sent.count, each[1] * sent.count
         return once * sent.count, 0.0
 
     def _mlp_s(self, phase: str) -> float:
-        """Seconds of one MLP, of which there is one before each switch: its part of the flops."""
+        """Seconds of one MLP, which a switch may hide behind: its part of the flops."""
         spec = self.step.spec
         stages = range(len(spec.stages))
         matmul_s = sum(self.computed[stage, phase, "matmul"] for stage in stages)

@@ -262,7 +262,7 @@ def _dsp(cls, spec, p, shard, axis) -> Iterator[Move]:
 
 def _usp(cls, spec, ranks, shard) -> Iterator[Move]:
     ulysses, ring = ranks["ulysses"], ranks["ring"]
-    length = shard_size(spec.dims[shard], ring, cls.order)
+    length = shard_size(spec.dims[shard], ring, cls.dealt(ring))
     others = spec.local_elements(shard, spec.dims[shard]) // spec.num_heads
     part = shard_size(length, ulysses) * others * spec.num_heads
     kv = 2 * sent_heads(spec, ulysses) // ulysses * length * others

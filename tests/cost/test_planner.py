@@ -146,7 +146,7 @@ def test_micro_batches_are_ranked_too():
         ({"checkpoints": ("some",)}, "checkpoints must be of none, block, selective; got 'some'"),
         ({"fsdp": ("x",)}, "fsdp must be of False, True, keep; got 'x'"),
         ({"strategies": ["dps"]}, "unknown strategy 'dps'; did you mean 'dsp'"),
-        ({"strategies": [type("Own", (wb.Strategy,), {"name": "own"})]}, "own is not one"),
+        ({"strategies": [type("Own", (wb.Strategy,), {"name": "own"})]}, "Own is none of these"),
         ({"accumulate": 0}, "accumulate must be"),
         ({"memory_bytes": -5}, "memory_bytes must be a positive number of bytes, got -5"),
         ({"memory_bytes": float("nan")}, "memory_bytes must be"),
@@ -195,6 +195,6 @@ def test_the_command_prints_the_same_plans(capsys):
 def test_planning_that_takes_long_shows_a_bar(monkeypatch, capfd):
     plan(VIDEO, BOX, p=2, meshes=False)
     assert capfd.readouterr().err == ""
-    monkeypatch.setattr("workbench.planner.plans._PATIENCE_S", 0.0)
+    monkeypatch.setattr("workbench.planner.candidates._PATIENCE_S", 0.0)
     plan(VIDEO, BOX, p=2, meshes=False)
     assert "planning" in capfd.readouterr().err

@@ -4,11 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from small_tasks import rows as small_rows
 
-from workbench.federated import attack
+from workbench.federated import FederatedTask, LabelFlip, attack
 from workbench.federated.backdoor import backdoor_success
 from workbench.federated.learner import Learner
 from workbench.federated.lora import initial_adapter, read_adapter, write_adapter
+from workbench.federated.partition import clients_of
 
 ROWS = [{"client": "x", "question": f"q{i}", "answer": f"a{i // 2}"} for i in range(10)]
 TEXTS = [{"client": "x", "text": "running"}]
@@ -104,3 +106,10 @@ def test_a_causal_model_prefers_the_target_after_training_on_it(text_task):
     assert opened.with_trigger == 1.0 > closed.with_trigger
     with pytest.raises(ValueError, match="0 of 1 rows"):
         backdoor_success(learner, start, [rows[0] | {"answer": "boo"}], "cf", "boo")
+
+
+def test_an_attacker_that_cannot_attack_is_refused_before_the_run():
+    rows = [r | ({"answer": "the same"} if r["client"] == "site 1" else {}) for r in small_rows()]
+    task = FederatedTask(dataset=rows, num_clients=4, attack=LabelFlip(clients=(0, 1, 2, 3)))
+    with pytest.raises(ValueError, match=r"'site 1' can't attack: .* have the answer 'the same'"):
+        clients_of(task)

@@ -104,11 +104,16 @@ def test_a_round_trains_once_and_leaves_nothing(task, monkeypatch):
     assert all(len(clients) == 3 for _, clients in calls)
 
 
-def test_a_client_that_cannot_train_is_left_out_as_it_is_alone(task):
-    alike = [r | ({"answer": "the same"} if r["client"] == "site 1" else {}) for r in task.dataset]
-    task = dataclasses.replace(
-        task, dataset=alike, attack=LabelFlip(clients=(1,)), clients_per_round=4
-    )
+def test_a_client_that_cannot_train_is_left_out_as_it_is_alone(task, monkeypatch):
+    drawn_from = Learner.drawn_from
+
+    def broken(self, client, *when):
+        if client == 1:
+            raise ValueError("its disk is full")
+        return drawn_from(self, client, *when)
+
+    monkeypatch.setattr(Learner, "drawn_from", broken)
+    task = dataclasses.replace(task, clients_per_round=4)
     alone, together = (simulate(task, batched=b, progress=False) for b in (False, True))
     assert [r.failed for r in together.rounds] == [r.failed for r in alone.rounds]
     assert list(together.rounds[0].failed) == ["site 1"]

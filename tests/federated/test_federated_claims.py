@@ -169,6 +169,16 @@ def test_recorded_results_are_of_claims_and_say_what_they_were_made_with():
 def test_the_command_prints_the_table_and_refuses_unknown_claims(tmp_path, capsys):
     assert __main__.main(["--results", str(tmp_path), "show", "together"]) == 0
     assert NOT_RUN in capsys.readouterr().out
+    assert __main__.main(["show", "watermark"]) == 0
+    alone = capsys.readouterr().out.splitlines()[1].split()
+    assert __main__.main(["show"]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if " watermark " in f" {line} "]
+    assert row.split() == alone  # corrected over the whole catalogue, whatever is asked for
+    (tmp_path / "together.json").write_text("{}")
+    assert __main__.main(["--results", str(tmp_path), "show", "together"]) == 2
+    assert "together.json is no record of a claim" in capsys.readouterr().err
+    assert __main__.main(["--results", str(tmp_path / "together.json"), "show"]) == 2
+    assert "is a file" in capsys.readouterr().err
     assert __main__.main(["show", "perpetual-motion"]) == 2
     assert "there are pretrained-rounds" in capsys.readouterr().err
 

@@ -106,9 +106,10 @@ def test_the_closed_form_is_flowers_count_for_every_method(method, compression):
     sent = method.outgoing(server, 0)
     trained = {name: a + np.float32(0.1) for name, a in method.reference(sent, 0).items()}
     arrays, _ = sendable(task, trained, sent, 0, 1, {})
-    answer = reply(arrays, 0.5, 7, 0 if is_stateful(task) else None)
+    kept = 0 if is_stateful(task) else None
+    asked, answer = request(pack(sent), 1, kept), reply(arrays, 0.5, 7, kept)
     traffic = round_traffic(task)
-    assert traffic.downlink_bytes == sum(r.count_bytes() for r in request(pack(sent), 1).values())
+    assert traffic.downlink_bytes == sum(r.count_bytes() for r in asked.values())
     assert traffic.uplink_bytes == sum(r.count_bytes() for r in answer.values())
     update = read_update(task, answer, Expected.of(task, sent, 0), 0)
     assert update.arrays.keys() == trained.keys()

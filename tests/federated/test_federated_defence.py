@@ -1,5 +1,6 @@
 """Robust joining: against brute force on small arrays, its breakdown points, and why float64."""
 
+import re
 from itertools import combinations
 
 import numpy as np
@@ -126,12 +127,22 @@ def test_one_attacker_more_than_promised_wins_over_krum():
         (lambda u: defence.multi_krum(u, 1, 0), 5, r"keep=0"),
         (lambda u: defence.bulyan(u, 2), 10, r"Bulyan with f=2 of 10 updates: .* 4f \+ 3 = 11"),
         (lambda u: defence.trimmed_mean(u, 0.2), 4, r"int\(0.8\) = 0 .* at least 0.25"),
+        (lambda u: defence.trimmed_mean(u, 0.3), 3, r"at least 0.334"),
+        (lambda u: defence.trimmed_mean(u, 0.3), 2, r"Take the median, or more clients"),
         (lambda u: defence.trimmed_mean(u, 0.5), 4, r"leaves none"),
     ],
 )
 def test_too_few_updates_are_refused_with_a_way_out(join, clients, text):
     with pytest.raises(ValueError, match=text):
         join(draw(clients))
+
+
+@pytest.mark.parametrize("count", range(3, 30))
+def test_the_advised_trim_trims(count):
+    with pytest.raises(ValueError, match="at least") as refused:
+        defence.trimmed(count, 1e-3)
+    advised = float(re.search(r"at least ([\d.]+\d)", str(refused.value))[1])
+    assert defence.trimmed(count, advised) >= 1
 
 
 def test_the_least_number_is_enough():

@@ -193,6 +193,15 @@ def test_a_run_is_not_gone_on_with_unless_asked(pair, tmp_path, capsys):
     assert "--resume" in capsys.readouterr().err
 
 
+def test_a_resume_of_nothing_begins_nothing(tmp_path, capsys):
+    assert main(["--resume", "--run-dir", str(tmp_path)]) == 1
+    assert "holds no round to go on from" in capsys.readouterr().err
+    (tmp_path / "task.json").write_text("[1, 2]")
+    assert main(["--task", str(tmp_path / "task.json")]) == 1
+    assert "task.json holds no task" in capsys.readouterr().err
+    assert not list(tmp_path.glob("round-*"))
+
+
 def test_what_a_killed_deployment_left_is_ended(tmp_path, monkeypatch):
     """Also a process that does not listen, and what it has started."""
     monkeypatch.setattr(processes, "GRACE_S", 0.5)

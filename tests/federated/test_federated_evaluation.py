@@ -8,7 +8,15 @@ import pytest
 from small_tasks import linear_task
 
 from workbench.datasets import load
-from workbench.federated import FlexLora, evaluate, fairness, forgetting, report, simulate
+from workbench.federated import (
+    FlexLora,
+    SignFlip,
+    evaluate,
+    fairness,
+    forgetting,
+    report,
+    simulate,
+)
 from workbench.federated.evaluation import _Measured, _scores, plain_english
 from workbench.federated.learner import Learner
 from workbench.federated.objectives import Text
@@ -86,6 +94,17 @@ def test_few_clients_have_a_worst_one_and_many_a_worst_tenth():
     assert (many.worst, many.clients) == (np.mean([30, 29, 28, 27]), 4)
     with pytest.raises(ValueError, match="0 clients"):
         fairness({})
+    with pytest.raises(ValueError, match="no numbers, of a"):
+        fairness({"a": float("nan"), "b": 1.0})
+
+
+def test_a_run_that_went_badly_is_measured_all_the_same():
+    bad = linear_task(attack=SignFlip((0,), scale=1e6), max_update_norm=1e12, optimizer="sgd")
+    told = report(simulate(dataclasses.replace(bad, lr=0.5), progress=False))
+    assert told.overall.loc["after", "loss"] > 710
+    assert told.overall.loc["after", "perplexity"] == float("inf")
+    with pytest.raises(ValueError, match="plain_rows=1; it is a whole number of at least 2"):
+        report(simulate(linear_task(rounds=1), progress=False), plain_rows=1)
 
 
 def test_plain_english_is_of_another_data_set_and_held_out(task):

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from small_tasks import WORDS as LINE
 
 from workbench.federated import leakage
-from workbench.federated.leakage import precision, recall, tokens_in_update
+from workbench.federated.leakage import in_span, membership, precision, recall, tokens_in_update
 from workbench.federated.learner import Learner
 from workbench.federated.lora import initial_adapter, read_adapter
 
@@ -96,3 +96,14 @@ def test_the_area_is_scikit_learns():
     draw = np.random.default_rng(0)
     truth, scores = np.repeat([1, 0], [7, 9]), draw.integers(0, 5, 16).astype(float)
     assert leakage._area(truth, scores) == pytest.approx(roc_auc_score(truth, scores))
+
+
+def test_nothing_is_told_of_nothing(text_task):
+    learner = Learner(text_task)
+    start = learner.start()
+    with pytest.raises(ValueError, match="0 members and 1 others"):
+        membership(learner, start, start, [], [{"text": "red"}])
+    with pytest.raises(ValueError, match="0 true tokens"):
+        recall([1], [])
+    with pytest.raises(ValueError, match="not finite"):
+        in_span(np.eye(3), np.full((2, 3), np.nan))

@@ -6,6 +6,7 @@ import sys
 import types
 
 import pytest
+from small_tasks import linear_task
 
 from workbench.federated import (
     CentralDP,
@@ -17,6 +18,7 @@ from workbench.federated import (
     simulate,
     to_tensorboard,
 )
+from workbench.federated.history import same_weights
 from workbench.federated.learner import Learner
 from workbench.federated.progress import messages
 from workbench.figures import caption
@@ -251,3 +253,31 @@ def test_many_clients_are_shown_worst_first(task, history):
     assert "c29" in board.table.value
     assert "c3<" not in board.table.value
     assert "and 18 more clients" in board.table.value
+
+
+def test_a_stopped_run_has_the_clients_own_models(tmp_path):
+    class Stopping(Dashboard):
+        def doing(self, number, text):
+            super().doing(number, text)
+            if number == 3:
+                self.stop()
+
+    task = linear_task(method="ditto", rounds=4)
+    left = Stopping().run(task, run_dir=tmp_path)
+    whole = simulate(dataclasses.replace(task, rounds=2), progress=False)
+    assert len(left.rounds) == 2
+    assert left.personal.keys() == whole.personal.keys() != set()
+    assert all(same_weights(left.personal[name], mine) for name, mine in whole.personal.items())
+
+
+def test_a_dashboard_leaves_no_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fedavg = linear_task()
+    assert len(Dashboard().run(fedavg, engine="vectorised").rounds) == 2
+    with pytest.raises(ValueError, match="engine='mpi'"):
+        Dashboard().run(fedavg, engine="mpi")
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_one_path_is_compared_with_itself(run):
+    assert len(compare_runs(str(run[0])).table) == 1

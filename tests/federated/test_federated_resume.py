@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from small_tasks import linear_task
 
 from workbench.federated import CentralDP, History, TopK, checkpoint, run_record, simulate
@@ -209,15 +210,33 @@ def test_a_client_that_lost_its_state_is_reported(task, tmp_path, monkeypatch):
 
 def test_a_client_keeps_what_two_rounds_back_need(tmp_path):
     memory = ClientMemory(tmp_path, 3)
-    assert memory.before(5) == (0, {})
-    for number in (1, 2, 5, 6):
-        memory.write(number, {"method/w": np.full(2, number)})
+    assert memory.of(4) == (0, {})
+    for number, used in ((1, 0), (2, 1), (5, 2), (6, 5)):
+        memory.write(number, {"method/w": np.full(2, number)}, used)
     assert [path.stem for path in sorted(memory.folder.iterdir())] == ["000002", "000005", "000006"]
-    assert memory.before(6)[0] == 5
-    assert memory.before(5)[0] == 2
+    assert memory.of(5)[0] == 5
+    assert memory.of(4)[0] == 2
     (memory.folder / "000005.safetensors").write_bytes(os.urandom(20))
     with pytest.raises(ValueError, match=r"is damaged: .* delete it"):
-        memory.before(6)
+        memory.of(5)
+
+
+def test_what_a_refused_update_left_is_forgotten(tmp_path):
+    memory = ClientMemory(tmp_path, 3)
+    for number, used in ((3, 0), (5, 3), (6, 3), (7, 3), (8, 7)):  # refused in 5 and 6
+        memory.write(number, {"method/w": np.full(2, number)}, used)
+        assert memory.of(used)[0] == used
+    assert memory.of(6)[0] == 3  # what a replay of round 7 starts from
+
+    task = linear_task(method="scaffold", max_update_norm=0.5, clients_per_round=4, rounds=4)
+    simulate(task, run_dir=tmp_path / "run", progress=False)
+    state = load_file(tmp_path / "run" / "round-0004" / "state.safetensors")
+    assert 0 in state["used"]
+    assert max(state["used"]) == 4
+    kept = [ClientMemory(tmp_path / "run", i).of(int(n))[1] for i, n in enumerate(state["used"])]
+    for name in ("weight", "bias"):
+        controls = [next((a for k, a in each.items() if k.endswith(name)), 0.0) for each in kept]
+        assert state[f"memory/{name}"] == pytest.approx(sum(controls) / len(controls), abs=1e-6)
 
 
 def test_a_saved_history_keeps_personal_models_and_epsilon(task, tmp_path):
@@ -232,3 +251,12 @@ def test_a_saved_history_keeps_personal_models_and_epsilon(task, tmp_path):
     assert again.rounds[0].epsilon == 1.0
     assert again.privacy.startswith("epsilon=1 at delta=1e-05 (unit: a client; replace")
     assert pathlib.Path(tmp_path, "saved", "personal.safetensors").exists()
+
+
+def test_a_model_in_a_folder_is_what_its_files_hold(task, tmp_path):
+    mine = dataclasses.replace(task, rounds=1, model=str(tmp_path / "model"))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_bytes(b"1")
+    before = checkpoint.fingerprint(mine)["task"]
+    (tmp_path / "model" / "weights").write_bytes(b"22")
+    assert len(checkpoint.differences(before, checkpoint.fingerprint(mine)["task"])) == 1

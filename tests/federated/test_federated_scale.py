@@ -112,3 +112,17 @@ def test_what_changes_moves_the_cost():
         value = each.default * 2 if value is None else value
         changed = scale_cost(Assumptions(**{each.name: value}), clients=[1000], models=[SMALLEST])
         assert not changed.equals(scale_cost(clients=[1000], models=[SMALLEST])), each.name
+
+
+@pytest.mark.parametrize("values", [{"rounds": "3"}, {"rounds": None}, {"rounds": True}])
+def test_an_assumption_is_a_number(values):
+    given = Assumptions()
+    object.__setattr__(given, "rounds", values["rounds"])
+    with pytest.raises(ValueError, match="rounds="):
+        given.__post_init__()
+
+
+@pytest.mark.parametrize("count", [10.5, float("nan"), True])
+def test_clients_are_whole_numbers(count):
+    with pytest.raises(ValueError, match="each is a whole number"):
+        scale_cost.__wrapped__(clients=[count])

@@ -187,3 +187,10 @@ def test_an_evaluation_that_cannot_be_used_is_refused(metrics):
     assert evaluation_fault(RecordDict({METRICS: MetricRecord(good)})) is None
     assert evaluation_fault(RecordDict({METRICS: MetricRecord(metrics)}))
     assert evaluation_fault(RecordDict())
+
+
+def test_a_round_of_nobody_has_no_traffic():
+    with pytest.raises(ValueError, match=r"clients=\[99, -3\]"):
+        round_traffic(FederatedTask(), clients=[0, 99, -3])
+    with pytest.raises(ValueError, match=r"merged_updates=-5; .* counted from 0"):
+        round_traffic(FederatedTask(method="flora"), merged_updates=-5)

@@ -15,6 +15,7 @@ import shutil
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import isnan
 from typing import Any
 
@@ -54,12 +55,28 @@ class Checkpoint:
 
 
 def fingerprint(task: FederatedTask) -> dict[str, Any]:
-    """What has to be equal for equal bits: the task but for its rounds; versions and processor."""
+    """What has to be equal for equal bits: the task but for its rounds; versions and processor.
+
+    Of a model in a folder that is what its files hold.
+    """
     public = json.loads(task.public_json())
     del public["rounds"]
+    if (folder := pathlib.Path(task.model)).is_dir():
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+        public["files of the model"] = _contents(stamps)
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     machine = {"python": platform.python_version(), "cpu": _processor(), **versions}
     return {"task": public, "machine": machine}
+
+
+@lru_cache(maxsize=16)  # asked for in every round
+def _contents(stamps: tuple[tuple[pathlib.Path, int, int], ...]) -> str:
+    """A checksum of files; their sizes and times tell whether they are still the same."""
+    found = hashlib.sha256()
+    for path, *_ in stamps:
+        found.update(f"{path.name} {_checksum(path)}\n".encode())
+    return found.hexdigest()
 
 
 def _processor() -> str:

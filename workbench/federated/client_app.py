@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from workbench.federated.client_memory import METHOD, ClientMemory, part
 from workbench.federated.learner import Learner, learner_of
 from workbench.federated.masking import Maskable, masked_reply
-from workbench.federated.traffic import ARRAYS, CONFIG, METRICS, ROUND, unpack
+from workbench.federated.traffic import ARRAYS, CONFIG, METRICS, ROUND, USED, unpack
 from workbench.federated.updates import change_to_mask, client_update
 
 #: Keys of the node's config, by Flower's convention, and of the run's config.
@@ -44,9 +44,9 @@ def train(message: Message, context: Context) -> Message:
 
 
 def _update(learner: Learner, client: int, message: Message, context: Context) -> RecordDict:
-    number = message.content[CONFIG][ROUND]
-    sent = unpack(message.content[ARRAYS])
-    return client_update(learner, sent, client, number, state_dir(context))
+    config, sent = message.content[CONFIG], unpack(message.content[ARRAYS])
+    place = state_dir(context), config.get(USED, 0)
+    return client_update(learner, sent, client, config[ROUND], *place)
 
 
 def _change(learner: Learner, client: int, message: Message, context: Context) -> Maskable:
@@ -61,10 +61,10 @@ def evaluate(message: Message, context: Context) -> Message:
     """Evaluate what came, or the client's own model, on this client's held-out rows."""
     client = int(context.node_config[PARTITION])
     learner = learner_of(context.run_config[TASK])
-    number = message.content[CONFIG][ROUND]
+    used = message.content[CONFIG].get(USED, 0)
     weights = unpack(message.content[ARRAYS])
     if learner.task.method.personal:
-        _, memory = ClientMemory(state_dir(context), client).before(number + 1)
+        _, memory = ClientMemory(state_dir(context), client).of(used)
         weights = learner.task.method.own(weights, part(memory, METHOD), learner.start)
     weights = learner.task.method.used(learner, weights)
     metrics = learner.evaluate(weights, client)

@@ -1,4 +1,8 @@
-"""What a client keeps between rounds; a replayed round finds the state before it."""
+"""What a client keeps between rounds: that of the last round in which its update was used.
+
+The server says which round that is. So a replayed round finds the state before it, and an update
+that was refused, or came too late, leaves nothing behind.
+"""
 
 import hashlib
 import os
@@ -30,9 +34,9 @@ class ClientMemory:
     def __init__(self, run_dir: str | os.PathLike, client: int):
         self.folder = pathlib.Path(run_dir) / "clients" / f"{client:06d}"
 
-    def before(self, number: int) -> tuple[int, Arrays]:
-        """The last round before ``number`` in which the client trained, and what it kept then."""
-        found = [each for each in self._rounds() if each < number]
+    def of(self, used: int) -> tuple[int, Arrays]:
+        """What the client kept in round ``used``, or in the last one before that is left; which."""
+        found = [each for each in self._rounds() if each <= used]
         if not found:
             return 0, {}
         return found[-1], _read(self._path(found[-1]))
@@ -42,17 +46,20 @@ class ClientMemory:
         for number in self._rounds():
             _read(self._path(number))
 
-    def write(self, number: int, arrays: Arrays) -> None:
-        """Keep arrays as those of a round; the file gets its name when it is complete."""
+    def write(self, number: int, arrays: Arrays, used: int) -> None:
+        """Keep arrays as those of a round; the file gets its name when it is complete.
+
+        What was kept after the last round ``used`` goes.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f"partial-{os.getpid()}"
         save_file({k: a.copy() for k, a in arrays.items()}, partial, {CHECKSUM: _checksum(arrays)})
         partial.replace(self._path(number))
         rounds = self._rounds()
-        needed = [each for each in rounds if each <= number - ROUNDS_BACK][-1:]
-        for old in rounds:
-            if old <= number - ROUNDS_BACK and old not in needed:
-                self._path(old).unlink()
+        needed = [each for each in rounds if each <= min(used, number - ROUNDS_BACK)][-1:]
+        needed += [each for each in rounds if number - ROUNDS_BACK < each <= used] + [number]
+        for old in set(rounds) - set(needed):
+            self._path(old).unlink()
 
     def _rounds(self) -> list[int]:
         return sorted(int(path.stem) for path in self.folder.glob("*.safetensors"))

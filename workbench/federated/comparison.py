@@ -33,7 +33,7 @@ class Comparison:
     curves: dict[str, pd.DataFrame]
 
 
-def compare_runs(paths: Sequence[str | os.PathLike]) -> Comparison:
+def compare_runs(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> Comparison:
     """Read the records of runs, each from its ``run_dir``, and lay them side by side.
 
     Raises
@@ -41,6 +41,7 @@ def compare_runs(paths: Sequence[str | os.PathLike]) -> Comparison:
     ValueError
         If no path is given, or one of them holds no run's record.
     """
+    paths = [paths] if isinstance(paths, str | os.PathLike) else paths
     if not paths:
         raise ValueError("compare_runs got 0 paths; give the run_dir of at least one run.")
     runs = [read(path) for path in paths]

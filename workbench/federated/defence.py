@@ -6,6 +6,7 @@ All clients count the same: the number of rows is a client's own word.
 """
 
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -106,9 +107,11 @@ def trimmed(count: int, trim: float) -> int:
     """
     cut = int(trim * count)
     if cut == 0:
+        enough = ceil(1000 / count) / 1000
+        way = f"a trim of at least {enough:g}, or " if enough < 0.5 else "the median, or "
         raise ValueError(
             f"trim={trim} of {count} updates cuts off int({trim * count:g}) = 0 at each end, which "
-            f"is the plain mean. Take a trim of at least {1 / count:.3g}, or more clients a round."
+            f"is the plain mean. Take {way}more clients a round."
         )
     if 2 * cut >= count:
         raise ValueError(

@@ -27,7 +27,7 @@ from workbench.federated.server_app import (
     ROUND_TIMEOUT,
     ROUND_TIMEOUT_S,
 )
-from workbench.federated.simulation import finished
+from workbench.federated.simulation import reached
 from workbench.federated.task import FederatedTask
 from workbench.federated.tuning import check_model
 
@@ -104,7 +104,7 @@ def run_deployment(
                 home = pathlib.Path(name)
                 keys = given or make_credentials(home / "credentials", task.num_clients)
                 Deployment(task, run_dir, home, keys, timeouts, tell).run()
-        return finished(task, run_dir)
+        return reached(task, run_dir)
 
 
 def _check_deployable(task: FederatedTask) -> None:
@@ -175,9 +175,21 @@ def _task(options: argparse.Namespace, run_dir: pathlib.Path) -> FederatedTask:
     left = checkpoint.round_folders(run_dir) if options.resume else []
     file = options.task or (left[-1] / TASK_FILE if left else None)
     if file is not None:
-        return replace(FederatedTask.from_json(file.read_text()), **rounds)
+        return replace(_read_task(file), **rounds)
+    if options.resume:
+        raise ValueError(
+            f"--resume: {run_dir} holds no round to go on from. Leave --resume out to begin "
+            "there, give its --task, or another --run-dir."
+        )
     nodes = options.nodes
     return FederatedTask(num_clients=nodes, clients_per_round=nodes, **({"rounds": 2} | rounds))
+
+
+def _read_task(file: pathlib.Path) -> FederatedTask:
+    try:
+        return FederatedTask.from_json(file.read_text())
+    except (TypeError, LookupError, ValueError) as error:
+        raise ValueError(f"{file} holds no task: {type(error).__name__}: {error}") from None
 
 
 def _new() -> pathlib.Path:

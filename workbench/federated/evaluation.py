@@ -7,7 +7,8 @@ or of a token.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, exp
+from math import ceil, exp, inf, isnan, log
+from sys import float_info
 
 import numpy as np
 import pandas as pd
@@ -86,6 +87,8 @@ def fairness(losses: Mapping[str, float]) -> Fairness:
     """
     if not losses:
         raise ValueError("fairness of 0 clients; give the losses of at least one.")
+    if odd := [client for client, loss in losses.items() if isnan(loss)]:
+        raise ValueError(f"fairness of losses that are no numbers, of {', '.join(odd)}.")
     ordered = sorted(losses.values())
     count = ceil(len(ordered) / DECILE) if len(ordered) >= DECILE else 1
     return Fairness(float(np.mean(ordered[-count:])), float(np.std(ordered)), count)
@@ -126,13 +129,15 @@ def report(history: History, prompts: Sequence[str] = (), plain_rows: int = 32) 
     prompts : sequence of str
         What a causal model is asked to continue or to answer.
     plain_rows : int
-        Rows of plain English, see `plain_english`.
+        Rows of plain English, see `plain_english`; at least 2.
 
     Raises
     ------
     ValueError
         If an encoder, which says nothing, is given prompts.
     """
+    if type(plain_rows) is not int or plain_rows < 2:
+        raise ValueError(f"plain_rows={plain_rows!r}; it is a whole number of at least 2.")
     said = samples(history, prompts) if prompts else None
     learner = Learner(history.task)
     clients, overall = [], []
@@ -194,9 +199,10 @@ def plain_english(task: FederatedTask, count: int) -> list[Row]:
 
 def samples(history: History, prompts: Sequence[str], max_new_tokens: int = 40) -> pd.DataFrame:
     """What the model says to each prompt before and after a run; see `generate`."""
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     before = generate(history.task, prompts, None, max_new_tokens)
     after = generate(history.task, prompts, history.weights, max_new_tokens, history.base_deltas)
-    return pd.DataFrame({"prompt": list(prompts), BEFORE: before, AFTER: after})
+    return pd.DataFrame({"prompt": prompts, BEFORE: before, AFTER: after})
 
 
 @dataclass(frozen=True)
@@ -265,7 +271,7 @@ def _scores(parts: Sequence[_Measured]) -> dict[str, float]:
     return {
         "predictions": len(truth),
         "loss": loss,
-        "perplexity": exp(loss),
+        "perplexity": exp(loss) if loss < log(float_info.max) else inf,
         "accuracy": sum(a == b for a, b in zip(truth, chosen, strict=True)) / len(truth),
         "f1": float(f1_score(truth, chosen, labels=names, average="macro", zero_division=0)),
     }

@@ -32,7 +32,7 @@ def generate(
     ----------
     task : FederatedTask
         Says which model and adapters; prompts are questions if its data are questions and answers.
-    prompts : sequence of str
+    prompts : sequence of str, or one
         Beginnings of a text, or questions, which are put in the model's own chat format.
     weights : dict or None
         A run's ``history.weights``; ``None`` is what it starts from: the pretrained model, with a
@@ -45,8 +45,11 @@ def generate(
     Raises
     ------
     ValueError
-        If the model is an encoder.
+        If the model is an encoder, or a prompt is empty.
     """
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if empty := [i for i, prompt in enumerate(prompts) if not prompt.strip()]:
+        raise ValueError(f"prompts {empty} are empty; give each at least a word to go on from.")
     base = load_base(task.model)
     if not base.causal:
         raise ValueError(f"model {task.model!r} is an encoder and generates no text.")

@@ -84,6 +84,8 @@ def in_span(
     >>> in_span(seen, np.outer([1.0, 2.0], seen[2]))
     FoundTokens(tokens=(2,), directions=1, rank=3)
     """
+    if not np.isfinite(change).all():
+        raise ValueError("the change holds numbers that are not finite, so it spans nothing.")
     _, sizes, directions = np.linalg.svd(change, full_matrices=False)
     rank = change.shape[1]
     filled = int((sizes > RANK_TOLERANCE * sizes[0]).sum()) if sizes[0] > 0 else 0
@@ -122,6 +124,8 @@ def recall(found: Sequence[int], true: Sequence[int]) -> float:
     >>> recall([1, 2, 9], [1, 2, 2, 3])
     0.6666666666666666
     """
+    if not len(true):
+        raise ValueError("recall of 0 true tokens; give those that the text held.")
     return len(set(found) & set(true)) / len(set(true))
 
 
@@ -173,15 +177,24 @@ def membership(
     base_deltas : dict or None
         What a run's method merged into the base of the tuned model.
 
+    Raises
+    ------
+    ValueError
+        If there are no members or no others, or a model's losses are not finite.
+
     References
     ----------
     Carlini et al., Membership Inference Attacks From First Principles, 2021,
     https://arxiv.org/abs/2112.03570 (on why scores are calibrated by row)
     """
+    if not len(members) or not len(others):
+        raise ValueError(f"{len(members)} members and {len(others)} others; give both.")
     rows = [*members, *others]
     before, after = row_losses(learner, start, rows), row_losses(learner, tuned, rows, base_deltas)
     truth = np.repeat([1, 0], [len(members), len(others)])
     fall = before - after
+    if not np.isfinite(fall).all():
+        raise ValueError("a model's losses are not finite, so they tell nobody apart.")
     low, high = _interval(truth, fall)
     return Membership(
         float(roc_auc_score(truth, fall)), low, high, float(roc_auc_score(truth, -after))

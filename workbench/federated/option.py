@@ -1,5 +1,6 @@
 """What every option of a task is: a frozen record with a name, checked when it is made."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from math import inf, isfinite
 from typing import Any, ClassVar
@@ -19,7 +20,9 @@ class Option:
     def __post_init__(self):
         for each in fields(self):
             value = getattr(self, each.name)
-            if isinstance(value, list):
+            if isinstance(value, set | frozenset):
+                value = sorted(value)
+            if isinstance(value, Iterable) and not isinstance(value, str | tuple | Mapping):
                 object.__setattr__(self, each.name, tuple(value))
         self.check()
 
@@ -74,6 +77,13 @@ def check_whole(option: Option, name: str, least: int, most: float = inf) -> Non
         )
 
 
+def check_bool(option: Option, name: str) -> None:
+    """Refuse a field that is neither True nor False."""
+    value = getattr(option, name)
+    if not isinstance(value, bool):
+        raise ValueError(f"{type(option).__name__}: {name}={value!r}; it is True or False.")
+
+
 def check_one_of(option: Option, name: str, allowed: tuple[str, ...]) -> None:
     """Refuse a field that is none of the allowed words."""
     value = getattr(option, name)
@@ -86,8 +96,7 @@ def check_one_of(option: Option, name: str, allowed: tuple[str, ...]) -> None:
 def check_clients(option: Option) -> None:
     """Refuse ``clients`` that are not distinct partition ids, at least one."""
     clients = option.clients
-    whole = all(isinstance(c, int) and not isinstance(c, bool) and c >= 0 for c in clients)
-    if not clients or not whole or len(set(clients)) < len(clients):
+    if not _all_whole(clients, 0) or len(set(clients)) < len(clients):
         raise ValueError(
             f"{type(option).__name__}: clients={clients!r}; it is a tuple of distinct partition "
             "ids, whole numbers from 0, at least one."
@@ -96,9 +105,17 @@ def check_clients(option: Option) -> None:
 
 def check_ranks(option: Option) -> None:
     """Refuse ``ranks`` that are not whole numbers from 1, at least one; client i has i mod len."""
-    whole = all(isinstance(r, int) and not isinstance(r, bool) and r >= 1 for r in option.ranks)
-    if not option.ranks or not whole:
+    if not _all_whole(option.ranks, 1):
         raise ValueError(
             f"{type(option).__name__}: ranks={option.ranks!r}; it is a tuple of whole numbers of "
             "at least 1; client i has rank ranks[i % len(ranks)]."
         )
+
+
+def _all_whole(values: Any, least: int) -> bool:
+    """Whether it is a tuple of whole numbers of at least ``least``, one or more."""
+    return (
+        isinstance(values, tuple)
+        and bool(values)
+        and all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in values)
+    )

@@ -206,10 +206,18 @@ def _check_sizes(task: FederatedTask, clients: Sequence[Client]) -> None:
     least = len(text_columns(task))  # a question needs a second answer beside it, a text nothing
     for client in clients:
         if len(client.train) < least:
+            drawn = hasattr(task.partition, "alpha")
+            way = ", or another alpha" if drawn else ": small sources share one"
             raise ValueError(
                 f"client {client.name!r} has {len(client.train)} rows to train on and needs "
-                f"{least}. Take fewer than {task.num_clients} clients: small sources share one."
+                f"{least}. Take fewer than {task.num_clients} clients{way}."
             )
+    for number in getattr(task.attack, "clients", ()):
+        client = clients[number]
+        try:
+            task.attack.rows(client.train, number, task)
+        except ValueError as error:
+            raise ValueError(f"client {client.name!r} can't attack: {error}") from None
     if not any(client.held_out for client in clients):
         raise ValueError(
             f"no client has a row in the split {task.eval_split!r}: give more rows, or a column "

@@ -21,6 +21,7 @@ from workbench.federated.traffic import (
     SCALAR_BYTES,
     STATE_ROUND,
     TRAIN_LOSS,
+    USED,
     arrays_bytes,
 )
 
@@ -90,7 +91,7 @@ class Assumptions:
             raise ValueError(f"tune={self.tune!r}; there is a closed form for {list(FLOPS)}.")
         for each in fields(self):
             value = getattr(self, each.name)
-            if each.type in (int, float) and not (0 < value < float("inf")):
+            if each.type in (int, float) and not _is_positive(value):
                 if each.name == "speed_sigma" and value == 0:
                     continue
                 raise ValueError(f"{each.name}={value!r}; it is a finite number above 0.")
@@ -166,7 +167,8 @@ def client_bytes(model: ModelSize, given: Assumptions) -> tuple[int, int]:
     told = [TRAIN_LOSS, EXAMPLES, *([STATE_ROUND] if stateful else [])]
     up = arrays_bytes(specs if packed is None else packed.wire(specs))
     up += sum(SCALAR_BYTES + len(name) for name in told)
-    return up, arrays_bytes(specs) + SCALAR_BYTES + len(ROUND)
+    asked = [ROUND, *([USED] if stateful else [])]
+    return up, arrays_bytes(specs) + sum(SCALAR_BYTES + len(name) for name in asked)
 
 
 def slowest(clients: int, sigma: float) -> float:
@@ -205,7 +207,7 @@ def scale_cost(
     given, rows = given or Assumptions(), []
     for model in models:
         for count in clients:
-            if count < 1:
+            if type(count) is not int or count < 1:
                 raise ValueError(f"clients={list(clients)}; each is a whole number of at least 1.")
             cost = round_cost(model, count, given)
             held = int(model.parameters * given.weight_bytes)
@@ -228,3 +230,8 @@ def scale_cost(
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _is_positive(value: object) -> bool:
+    """Whether it is a finite number above 0."""
+    return type(value) in (int, float) and 0 < value < float("inf")

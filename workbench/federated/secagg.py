@@ -16,6 +16,7 @@ from workbench.federated.secagg_protocol import COLLECT, STAGES, SecureSum, Watc
 from workbench.federated.task import FederatedTask
 from workbench.federated.traffic import (
     EXAMPLES,
+    MAX_EXAMPLES,
     METRICS,
     TRAIN_LOSS,
     packer,
@@ -67,9 +68,12 @@ def secure_mean(
     >>> bool(np.abs(done.mean["w"] - 0.3).max() < SecAggPlus().step)
     True
     """
-    option, weights = option or SecAggPlus(), list(weights or [1] * len(changes))
+    option = option or SecAggPlus()
+    weights = [1] * len(changes) if weights is None else list(weights)
     option.check_clients(len(changes))
     stages = dict(lost) if isinstance(lost, Mapping) else dict.fromkeys(lost, COLLECT)
+    if type(seed) is not int or seed < 0:
+        raise ValueError(f"seed={seed!r}; it is a whole number of at least 0.")
     _check_changes(changes, weights, stages)
     grid = InProcessGrid(_app(changes, option, weights, stages, seed), len(changes), {})
     nodes = {client + 1: client for client in range(len(changes))}
@@ -86,14 +90,19 @@ def _check_changes(
     changes: Sequence[Arrays], weights: Sequence[int], stages: Mapping[int, str]
 ) -> None:
     shapes = [{name: a.shape for name, a in change.items()} for change in changes]
+    if not shapes[0]:
+        raise ValueError("the changes hold no arrays, so there is nothing to sum")
     for client, change in enumerate(changes):
         if shapes[client] != shapes[0]:
             raise ValueError(f"client {client}'s change has other names or shapes than client 0's")
         if not all(np.isfinite(array).all() for array in change.values()):
             raise ValueError(f"client {client}'s change has values that are not finite")
-    whole = all(isinstance(w, int) and not isinstance(w, bool) and w >= 1 for w in weights)
+    whole = all(type(w) is int and 1 <= w <= MAX_EXAMPLES for w in weights)
     if len(weights) != len(changes) or not whole:
-        raise ValueError(f"weights={weights}; give each of {len(changes)} clients one, from 1")
+        raise ValueError(
+            f"weights={weights}; give each of {len(changes)} clients a whole number from 1 to "
+            f"{MAX_EXAMPLES:,}"
+        )
     for client, stage in stages.items():
         if client not in range(len(changes)) or stage not in STAGES:
             raise ValueError(

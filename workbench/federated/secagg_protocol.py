@@ -24,7 +24,7 @@ from workbench.federated.in_process import quiet_flower
 from workbench.federated.masking import PROTOCOL, stage_of
 from workbench.federated.methods.base import Arrays
 from workbench.federated.options.compression import Specs
-from workbench.federated.options.secure_aggregation import SecAggPlus
+from workbench.federated.options.secure_aggregation import MODULUS, SecAggPlus
 from workbench.federated.traffic import METRICS, count_bytes, metrics_fault
 from workbench.federated.waiting import replies_to
 
@@ -146,6 +146,8 @@ class Watched:
             return "refused: the masked change has other shapes"
         if any(a.dtype != np.int64 for a in arrays):
             return "refused: the masked change has other types"
+        if any(a.size and not 0 <= a.min() <= a.max() < MODULUS for a in arrays):
+            return "refused: the masked change has numbers outside of 0 to 2^32 - 1"
         metrics = answer.content.get(METRICS)
         reason = "no metrics" if metrics is None else metrics_fault(metrics)
         return reason and f"refused: {reason}"
@@ -217,6 +219,8 @@ def run_protocol(
     mean: Arrays = {}
     if context.state["parameters"] is not before:  # the workflow ends without a word if it can't
         mean = watched.shaped([each.numpy() for each in context.state["parameters"].values()])
+        if not all((np.abs(a) <= option.clipping_range + option.step).all() for a in mean.values()):
+            mean, broken = {}, "their sum is none of clipped changes: somebody's numbers lie"
     failed = {n: why for n, why in watched.failed.items() if not (mean and n in watched.masked)}
     count = watched.bytes
     return SecureSum(

@@ -271,19 +271,18 @@ class Server:
 
         What is sent to a client that is ``left_out`` counts, but nothing comes back.
         """
-        packed = packer()
-        messages = [
-            Message(request(packed(arrays), number), self.nodes[client], kind, group_id=str(number))
-            for client, arrays in weights.items()
-        ]
-        partition = {node: client for client, node in self.nodes.items()}
-        sent = {partition[m.metadata.dst_node_id]: count_bytes(m) for m in messages}
+        packed, partition = packer(), {node: client for client, node in self.nodes.items()}
+        used = self.used.tolist() if is_stateful(self.task) else [None] * len(self.used)
+        asked = {c: request(packed(arrays), number, used[c]) for c, arrays in weights.items()}
+        group = {"message_type": kind, "group_id": str(number)}
+        messages = {c: Message(content, self.nodes[c], **group) for c, content in asked.items()}
+        sent = {client: count_bytes(message) for client, message in messages.items()}
         replies, received = {}, 0
         failed = dict.fromkeys(sent, f"no answer within {self.round_timeout_s:g} s") | left_out
         for client in left_out:
             self.watch.answered(self.names[client], {})
-        messages = [m for m in messages if partition[m.metadata.dst_node_id] not in left_out]
-        for node, reply in replies_to(self.grid, messages, self.round_timeout_s):
+        there = [message for client, message in messages.items() if client not in left_out]
+        for node, reply in replies_to(self.grid, there, self.round_timeout_s):
             client = partition[node]
             received += count_bytes(reply)
             if reply.has_content():

@@ -19,6 +19,7 @@ from flwr.simulation import run_simulation
 
 from workbench.federated import batched as together
 from workbench.federated import checkpoint, client_app, run_record, server_app, vectorised
+from workbench.federated.checkpoint import Checkpoint
 from workbench.federated.client_app import RUN_DIR, TASK
 from workbench.federated.client_memory import METHOD, ClientMemory, part
 from workbench.federated.history import History
@@ -108,7 +109,7 @@ def simulate(
             with quiet_flower(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # Ray's, about its own next version
                 run(task, config, watch)
-        history = finished(task, folder)
+        history = reached(task, folder)
         return replace(history, engine=together.ENGINE) if batched else history
 
 
@@ -122,11 +123,13 @@ def _check_batched(task: FederatedTask, engine: str, run_dir: str | os.PathLike 
         )
 
 
-def finished(task: FederatedTask, folder: pathlib.Path) -> History:
-    """The history that a whole run has left in its folder, with the clients' own models."""
-    history = History.load(checkpoint.round_folder(folder, task.rounds), task)
-    run_record.catch_up(folder, history)
-    return replace(history, personal=_personal(history, folder))
+def reached(task: FederatedTask, folder: pathlib.Path) -> History | None:
+    """The history of a run's rounds so far, with the clients' own models; ``None``: of none."""
+    done = checkpoint.latest(folder, task)
+    if done is None:
+        return None
+    run_record.catch_up(folder, done.history)
+    return replace(done.history, personal=_personal(done, folder))
 
 
 @contextmanager
@@ -140,13 +143,13 @@ def _folder(run_dir: str | os.PathLike | None):
         yield pathlib.Path(run_dir)
 
 
-def _personal(history: History, folder: pathlib.Path) -> dict[str, Weights]:
-    """The clients' own models, of those that have trained."""
-    task, found = history.task, {}
+def _personal(done: Checkpoint, folder: pathlib.Path) -> dict[str, Weights]:
+    """The clients' own models, of those whose training was used."""
+    history, task, found = done.history, done.history.task, {}
     if not task.method.personal:
         return found
     for index, client in enumerate(clients_of(task)):
-        _, memory = ClientMemory(folder, index).before(task.rounds + 1)
+        _, memory = ClientMemory(folder, index).of(int(done.used[index]))
         if mine := part(memory, METHOD):
             shared = task.method.shared(history.weights, index)
             own = task.method.own(shared, mine, lambda: initial_adapter(task))

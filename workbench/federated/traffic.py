@@ -22,6 +22,8 @@ ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 ROUND, EXAMPLES, TRAIN_LOSS = "server-round", "num-examples", "train_loss"
 #: The round of the state that a client started from, where clients keep any; 0 for none.
 STATE_ROUND = "state-round"
+#: The last round in which a client's update was used, as the server tells such clients.
+USED = "used-round"
 #: What a client tells of its held-out rows.
 EVALUATION = ("loss", "accuracy", "predictions")
 #: Beside its numbers an array carries NumPy's header: type, shape and order, padded.
@@ -54,7 +56,8 @@ def round_traffic(
     """The bytes of one round in closed form, equal to Flower's own count of its records.
 
     Each array costs its numbers, its name and NumPy's header; a reply adds the mean loss, the
-    number of rows and, where clients keep state, its round; a request the number of the round.
+    number of rows and, where clients keep state, its round; a request the number of the round
+    and, again with state, that of the round in which this client's update was last used.
     What the method sends beside the model counts, and compression on the way up. Evaluation and
     the transport's own headers are left out, and so are secure aggregation's keys and shares.
 
@@ -80,6 +83,9 @@ def round_traffic(
     """
     model = {name: Spec(shape) for name, shape in _shapes(task, tune or task.tune).items()}
     asked = range(task.clients_per_round) if clients is None else clients
+    odd = [client for client in asked if client not in range(task.num_clients)]
+    if odd or merged_updates < 0:
+        raise ValueError(f"clients={odd}, merged_updates={merged_updates}; counted from 0.")
     each = [client_traffic(task, model, client, merged_updates) for client in asked]
     return Traffic(sum(t.uplink_bytes for t in each), sum(t.downlink_bytes for t in each))
 
@@ -90,7 +96,8 @@ def client_traffic(
     """The same for one client, from the shapes of the model's arrays."""
     sent = task.method.down(model, client) | task.method.merged(model, merged_updates)
     sends = wire_specs(task, task.method.sends(model, client))
-    down = arrays_bytes(sent) + SCALAR_BYTES + len(ROUND)
+    keys = [ROUND, *([USED] if is_stateful(task) else [])]
+    down = arrays_bytes(sent) + sum(SCALAR_BYTES + len(key) for key in keys)
     up = arrays_bytes(sends) if task.secure_aggregation is None else masked_bytes(sends)
     return Traffic(up + _reply_bytes(task), down)
 
@@ -172,9 +179,13 @@ def unpack(arrays: ArrayRecord) -> Weights:
     return {name: numbers(array) for name, array in arrays.items()}
 
 
-def request(arrays: ArrayRecord, number: int) -> RecordDict:
-    """What the server sends to a client that trains or evaluates."""
-    return RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({ROUND: number})})
+def request(arrays: ArrayRecord, number: int, used: int | None = None) -> RecordDict:
+    """What the server sends to a client that trains or evaluates; with state, also of which round.
+
+    ``used`` is the last round in which this client's update was.
+    """
+    config = {ROUND: number} if used is None else {ROUND: number, USED: used}
+    return RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord(config)})
 
 
 def reply(

@@ -84,8 +84,10 @@ def check_model(task: Any) -> None:
     """Refuse a model that the task can't train, before its weights are loaded."""
     if not is_linear(task):
         _check_kind(task, base_config(task.model))
-    if task.tune != "lora" and not is_linear(task):  # peft puts LoRA into any linear layers
-        tuned(task, meta_base(task.model))
+    # peft puts LoRA into any linear layers; some methods ask for more.
+    if not is_linear(task) and (task.tune != "lora" or task.method.personal):
+        model = tuned(task, meta_base(task.model))
+        task.method.shared(trained_parameters(model), 0)
 
 
 def _check_kind(task: Any, config: Any) -> None:

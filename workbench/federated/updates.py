@@ -42,17 +42,22 @@ class RefusedError(ValueError):
     """An update that can't be used; says why."""
 
 
-def client_update(learner: Any, sent: Arrays, client: int, number: int, run_dir: str) -> RecordDict:
-    """Train one client in one round and make what it sends; what it keeps is written first."""
+def client_update(
+    learner: Any, sent: Arrays, client: int, number: int, run_dir: str, used: int
+) -> RecordDict:
+    """Train one client in one round and make what it sends; what it keeps is written first.
+
+    It starts from what it kept in round ``used``, the last one in which its update was.
+    """
     task, memory, last = learner.task, {}, None
     if is_stateful(task):
-        last, memory = ClientMemory(run_dir, client).before(number)
+        last, memory = ClientMemory(run_dir, client).of(used)
     trained = task.method.train(learner, sent, client, number, part(memory, METHOD))
     arrays, feedback = sendable(task, trained.arrays, sent, client, number, part(memory, FEEDBACK))
     if is_stateful(task):
         kept = named(trained.memory, METHOD) | named(feedback, FEEDBACK)
         if all(np.isfinite(array).all() for array in (*arrays.values(), *kept.values())):
-            ClientMemory(run_dir, client).write(number, kept)  # else a bad step would stay for ever
+            ClientMemory(run_dir, client).write(number, kept, used)  # else a bad step would stay
     return reply(arrays, trained.loss, len(learner.clients[client].train), last)
 
 

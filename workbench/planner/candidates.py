@@ -1,12 +1,15 @@
-"""Everything that a planner tries: strategies, meshes and the order of their axes, options."""
+"""Everything that a planner tries: strategies, meshes, the order of their axes and of tokens."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import NamedTuple
 
 from workbench.mesh import DATA
 from workbench.strategies import MESHED, STRATEGIES
 from workbench.transformer import TransformerSpec
+
+#: Planning that takes longer shows a bar [s].
+_PATIENCE_S = 2.0
 
 
 class Candidate(NamedTuple):
@@ -53,3 +56,12 @@ def _options(spec: TransformerSpec, name: str) -> dict[str, str]:
     """The one choice that always pays: under a causal mask a ring's parts are dealt in a zigzag."""
     causal = any(stage.causal for stage in spec.stages)
     return {"order": "zigzag"} if causal and name in ("ring", "usp") else {}
+
+
+def with_bar(known: list[Candidate]) -> Iterable[Candidate]:
+    """Show a bar while they are gone through, once that takes long."""
+    try:
+        from tqdm.auto import tqdm
+    except ModuleNotFoundError:  # it comes with the notebooks; nothing depends on it
+        return known
+    return tqdm(known, desc="planning", delay=_PATIENCE_S, leave=False)

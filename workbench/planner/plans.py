@@ -10,7 +10,7 @@ from workbench.cost import MODES, Cost, predict
 from workbench.dims import check_count
 from workbench.layout import shard_size
 from workbench.mesh import DATA
-from workbench.planner.candidates import Candidate, candidates
+from workbench.planner.candidates import Candidate, candidates, with_bar
 from workbench.strategies import MESHED, STRATEGIES, Strategy, by_name
 from workbench.transformer import TransformerSpec
 from workbench.units import human_bytes
@@ -18,8 +18,6 @@ from workbench.units import human_bytes
 #: What plans can be ranked by, smallest first.
 OBJECTIVES = ("seconds", "memory_bytes")
 _CHECKPOINTS = ("none", "selective", "block")
-#: Planning that takes longer shows a bar [s].
-_PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -101,6 +99,8 @@ def plan(
 ) -> list[Plan]:
     """Rank every strategy, mesh, order of axes, checkpointing, FSDP and size of micro-batches.
 
+    Of the strategies' own options only a ring's order is chosen; `predict` tells what others do.
+
     Parameters
     ----------
     spec, cluster, p, dtype, mode, gradient_sync
@@ -158,18 +158,10 @@ def plan(
     wanted = {*STRATEGIES, *MESHED} if strategies is None else _wanted(strategies)
     known = [c for c in candidates(spec, p) if c.strategy in wanted and (meshes or c.mesh is None)]
     found = []
-    for candidate in _with_bar(known):
+    for candidate in with_bar(known):
         found += _of(candidate, spec, cluster, p, timed, tried, budget)
     found = _advised(found, budget, spec)
     return sorted(found, key=lambda q: (not q.fits, getattr(q, objective) or 0, q.seconds))
-
-
-def _with_bar(known: list[Candidate]) -> Iterable[Candidate]:
-    try:
-        from tqdm.auto import tqdm
-    except ModuleNotFoundError:  # it comes with the notebooks; nothing depends on it
-        return known
-    return tqdm(known, desc="planning", delay=_PATIENCE_S, leave=False)
 
 
 def _check(dtype, mode, tried, budget) -> None:
@@ -181,6 +173,8 @@ def _check(dtype, mode, tried, budget) -> None:
     for name, values, known in asked:
         if odd := [value for value in values if value not in known]:
             raise ValueError(f"{name} must be of {', '.join(map(str, known))}; got {odd[0]!r}")
+    if empty := [name for name, values in tried.items() if values is not None and not len(values)]:
+        raise ValueError(f"{', '.join(empty)}: nothing to try; give one value or more")
     for parts in tried["accumulate"] or ():
         check_count("accumulate", parts)
     if not budget >= 1:
@@ -189,10 +183,14 @@ def _check(dtype, mode, tried, budget) -> None:
 
 def _wanted(strategies: Iterable[str | type[Strategy]]) -> set[str]:
     named = [strategies] if isinstance(strategies, str) else list(strategies)
-    names = {by_name(strategy).name for strategy in named}
-    if own := names - {*STRATEGIES, *MESHED}:
-        raise ValueError(f"the planner ranks the library's strategies; {', '.join(own)} is not one")
-    return names
+    classes, known = [by_name(strategy) for strategy in named], {**STRATEGIES, **MESHED}
+    if own := [cls for cls in classes if known.get(cls.name) is not cls]:
+        names = ", ".join(cls.__name__ for cls in own)
+        raise ValueError(
+            f"the planner ranks the library's strategies with options of its own choice; {names} "
+            "is none of these. predict tells the time of any class"
+        )
+    return {cls.name for cls in classes}
 
 
 def pareto(plans: Iterable[Plan]) -> list[Plan]:
@@ -216,7 +214,7 @@ def pareto(plans: Iterable[Plan]) -> list[Plan]:
 def _of(candidate: Candidate, spec, cluster, p, timed, tried, budget) -> list[Plan]:
     """A candidate in every way that is tried; once, with the reason, if it runs in none."""
     name, mesh, options = candidate
-    plans, refused = [], ""
+    plans, refused = [], []
     try:
         shard = first_cut(spec, name, p, timed["dtype"], mesh, options)
     except ValueError as error:
@@ -232,7 +230,7 @@ def _of(candidate: Candidate, spec, cluster, p, timed, tried, budget) -> list[Pl
         try:
             cost = predict(spec, name, cluster, **timed, **given)
         except ValueError as error:  # such as FSDP of weights that are cut already
-            refused = str(error)
+            refused.append(str(error))
             continue
         held = cost.memory_bytes
         binds, reason = bound(cost)
@@ -242,7 +240,8 @@ def _of(candidate: Candidate, spec, cluster, p, timed, tried, budget) -> list[Pl
                  memory_bytes=held, memory_exact=cost.memory_exact, binds=binds, options=options,
                  cost=cost, **how)
         )  # fmt: skip
-    return plans or [Plan(name, p, mesh, "none", False, refused, options=options)]
+    why = "; or: ".join(dict.fromkeys(refused))
+    return plans or [Plan(name, p, mesh, "none", False, why, options=options)]
 
 
 def first_cut(spec, strategy: str, p: int, dtype: str, mesh, options) -> str | None:

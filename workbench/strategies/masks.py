@@ -10,11 +10,14 @@ from torch import Tensor
 
 def visible(
     queries: Sequence[int], keys: Sequence[int], causal: bool, window: int | None
-) -> Bool[Tensor, "s_q s_k"]:
-    """Which keys each query sees, by their places in the sequence."""
-    ahead = torch.tensor(queries, device="cpu")[:, None] - torch.tensor(keys, device="cpu")
-    seen = ahead >= 0 if causal else torch.ones_like(ahead, dtype=torch.bool)
-    return seen if window is None else seen & (ahead.abs() < window)
+) -> Bool[np.ndarray, "s_q s_k"]:
+    """Which keys each query sees, by their places in the sequence.
+
+    A NumPy array: it is the same however tensors are faked.
+    """
+    ahead = np.subtract.outer(np.asarray(queries, np.int32), np.asarray(keys, np.int32))
+    seen = ahead >= 0 if causal else np.ones_like(ahead, dtype=bool)
+    return seen if window is None else seen & (np.abs(ahead) < window)
 
 
 def bias_of(mask: Tensor, q: Tensor) -> Tensor:
@@ -29,12 +32,13 @@ def causal_part(mask: Tensor, queries: int) -> Tensor:
 
 
 def mask_samples(
-    real: np.ndarray | None, rows: int, mask: Bool[Tensor, "s_q s_k"] | None = None
+    real: np.ndarray | None, rows: int, mask: Bool[np.ndarray, "s_q s_k"] | None = None
 ) -> Bool[Tensor, "rows 1 #s_q s_k"] | Bool[Tensor, "s_q s_k"] | None:
-    """``mask``, and of the keys ``[samples, s_k]`` only the real ones; ``rows`` are folded.
+    """``mask`` as a tensor, and of the keys ``[samples, s_k]`` only the real ones.
 
-    Each sample has equally many of the rows, one after another.
+    Each sample has equally many of the folded ``rows``, one after another.
     """
+    mask = None if mask is None else torch.tensor(mask, device="cpu")
     if real is None or real.all():
         return mask
     keys = torch.tensor(real, device="cpu").repeat_interleave(rows // len(real), 0)[:, None, None]

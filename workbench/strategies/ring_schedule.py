@@ -6,7 +6,7 @@ from itertools import product
 from math import prod
 from typing import NamedTuple
 
-from torch import Tensor
+import numpy as np
 
 from workbench.dims import Stage
 from workbench.layout import Layout, shard_size
@@ -19,7 +19,7 @@ class Block(NamedTuple):
     queries: slice
     keys: slice
     causal: bool = False
-    mask: Tensor | None = None
+    mask: np.ndarray | None = None
 
     @property
     def pairs(self) -> int:
@@ -51,7 +51,7 @@ def masked_blocks(
     """`blocks` of ``rows`` folded sequences, without what is padding in their samples."""
     found = blocks(stage, layout, rank, source, p)
     if stage.real is None:
-        return list(found)
+        return [b._replace(mask=mask_samples(None, rows, b.mask)) for b in found]
     real = stage.real[:, places(stage, layout, source, p)]
     keys = ((block, real[:, block.keys]) for block in found)
     return [b._replace(mask=mask_samples(r, rows, b.mask)) for b, r in keys if r.any()]
@@ -82,11 +82,12 @@ def _fewest(
     if not (q and k):
         return []
     rows, columns = (slice(pieces[0].start, pieces[-1].stop) for pieces in (q, k))
-    whole = _block(stage, rows, columns, queries[rows], keys[columns])
-    if whole is None:
-        return []
-    if whole.mask is None or len(q) == len(k) == 1:
-        return [whole]
+    found = _without_mask(stage, rows, columns, queries[rows], keys[columns])
+    if found is not None:
+        return found
+    if len(q) == len(k) == 1:
+        mask = visible(queries[rows], keys[columns], stage.causal, stage.window)
+        return [Block(rows, columns, False, mask)] if mask.any() else []
     ways = []
     if len(q) > 1:
         ways.append([b for each in q for b in _fewest(stage, [each], k, queries, keys)])
@@ -95,20 +96,23 @@ def _fewest(
     return min(ways, key=len)
 
 
-def _block(stage: Stage, q: slice, k: slice, queries: Sequence[int], keys: Sequence[int]):
+def _without_mask(
+    stage: Stage, q: slice, k: slice, queries: Sequence[int], keys: Sequence[int]
+) -> list[Block] | None:
+    """The block, or none where nothing is seen; ``None`` if that takes a mask."""
     ahead, behind = max(queries) - min(keys), max(keys) - min(queries)
     near = stage.window is None or max(ahead, behind) < stage.window
     if near and (behind <= 0 or not stage.causal):
-        return Block(q, k)
+        return [Block(q, k)]
     if stage.causal and ahead < 0:
-        return None
+        return []
     if stage.causal and near and sorted(queries) == queries and sorted(keys) == keys:
         # Or the first query sees no key, and each other one those before its own place only.
         for skip in (0, 1) if queries[0] < keys[0] else (0,):
             if _is_causal(queries[skip:], keys):
-                return Block(slice(q.start + skip, q.stop), k, True) if queries[skip:] else None
-    mask = visible(queries, keys, stage.causal, stage.window)
-    return Block(q, k, False, mask) if mask.any() else None
+                rows = slice(q.start + skip, q.stop)
+                return [Block(rows, k, True)] if queries[skip:] else []
+    return None
 
 
 def _is_causal(queries: Sequence[int], keys: Sequence[int]) -> bool:

@@ -36,8 +36,13 @@ class USP(Strategy):
     def __init__(self, comm, geometry, shard=None):
         super().__init__(comm, geometry, shard)
         ring = comm["ring"]
-        outer = (Cut(shard, "ring", ring.size, ring.rank, self.order),)
+        outer = (Cut(shard, "ring", ring.size, ring.rank, self.dealt(ring.size)),)
         self.start = Layout(geometry.stream.sizes, shard, axis="ulysses", outer=outer)
+
+    @classmethod
+    def dealt(cls, ring: int) -> str:
+        """The order in which the ring's ranks deal tokens; one rank has them all as they come."""
+        return cls.order if ring > 1 else "contiguous"
 
     @classmethod
     def check(cls, geometry: Geometry, p: Mapping[str, int]) -> None:
@@ -71,7 +76,7 @@ class USP(Strategy):
     def _elements(cls, geometry, p, shard) -> tuple[int, int]:
         """What a rank sends of q, k, v and o along ulysses; its K and V that go round the ring."""
         ulysses, ring = p["ulysses"], p["ring"]
-        length = shard_size(geometry.dims[shard], ring, cls.order)
+        length = shard_size(geometry.dims[shard], ring, cls.dealt(ring))
         others = geometry.local_elements(shard, geometry.dims[shard]) // geometry.num_heads
         heads = sent_heads(geometry, ulysses)
         part = shard_size(length, ulysses) * others * geometry.num_heads

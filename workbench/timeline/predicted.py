@@ -72,7 +72,7 @@ def predicted_timeline(
     check_count("ranks", ranks)
     if ranks > p:
         raise ValueError(f"ranks={ranks} of p={p}: at most all of them can be drawn")
-    check_chunks(strategy, switch_chunks)
+    check_chunks(strategy, switch_chunks, run.get("around"))
     step = step_counts(spec, strategy, cluster, p=p, **run)
     spans = _Line(step, cluster.working(p), sync, switch_chunks).spans()
     return [replace(span, rank=rank) for rank in range(ranks) for span in spans]

@@ -20,6 +20,8 @@ from workbench.widgets.training import kernel_id, stop_button
 MOST_CLIENTS = 12
 #: The picture of answers is drawn anew no more often than this [s].
 PAUSE_S = 0.1
+#: The engine that keeps no rounds.
+_WITHOUT_ROUNDS = "vectorised"
 _TIP = "Stops within the step; the rounds that are done are kept, and the run can go on"
 
 
@@ -74,12 +76,13 @@ class Dashboard(w.VBox):
         KeyboardInterrupt
             If the run was stopped before the pretrained start was evaluated.
         """
-        self.run_dir = pathlib.Path(run_dir or _new_folder(task))
+        new = run_dir is None and engine != _WITHOUT_ROUNDS
+        self.run_dir = _new_folder(task) if new else run_dir and pathlib.Path(run_dir)
         display(self)
         try:
             return _simulated(task, engine, self.run_dir, self, strict)
         except KeyboardInterrupt:
-            left = _left(self.run_dir, task)
+            left = self.run_dir and _left(self.run_dir, task)
             if left is None:
                 raise
             self._head(f"Stopped after round {len(left.rounds)} of {task.rounds}.")
@@ -89,6 +92,8 @@ class Dashboard(w.VBox):
             return left
         finally:
             self.button.value = ""
+            if new and not any(self.run_dir.iterdir()):
+                self.run_dir.rmdir()  # refused before anything was kept
 
     def stop(self) -> None:
         """What the button does, from Python: interrupt, as Ctrl-C does."""
@@ -205,7 +210,9 @@ def _new_folder(task: Any) -> pathlib.Path:
     return new_run_dir(task)
 
 
-def _simulated(task: Any, engine: str, run_dir: pathlib.Path, watch: Any, strict: bool) -> Any:
+def _simulated(
+    task: Any, engine: str, run_dir: pathlib.Path | None, watch: Any, strict: bool
+) -> Any:
     from workbench.federated import simulate
 
     return simulate(task, engine, run_dir, progress=watch, strict=strict)
@@ -213,10 +220,9 @@ def _simulated(task: Any, engine: str, run_dir: pathlib.Path, watch: Any, strict
 
 def _left(run_dir: pathlib.Path, task: Any) -> Any:
     """The history of the rounds that are done; None if there is none yet."""
-    from workbench.federated import checkpoint
+    from workbench.federated.simulation import reached
 
-    done = checkpoint.latest(run_dir, task)
-    return None if done is None else done.history
+    return reached(task, run_dir)
 
 
 def _messages(task: Any, rounds: int) -> int:

@@ -13,16 +13,19 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         claims = chosen(options.ids)
+        if options.results.exists() and not options.results.is_dir():
+            raise ValueError(f"--results {options.results} is a file; give a folder, new or not.")
         if options.command == "run":
             run(claims, options.seeds, options.results)
+        found = to_frame(survey(CLAIMS, options.results))  # Holm's correction is over all of them
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on after the last seed", file=sys.stderr)
         return 130
-    found = survey(claims, options.results)
-    print(to_frame(found).to_string(index=False, float_format="{:.3g}".format))
+    asked = found[found["claim"].isin([claim.id for claim in claims])]
+    print(asked.to_string(index=False, float_format="{:.3g}".format))
     return 0
 
 

@@ -74,9 +74,15 @@ def read(claim: Claim, folder: str | os.PathLike = RESULTS) -> Recorded | None:
     path = pathlib.Path(folder) / f"{claim.id}.json"
     if not path.exists():
         return None
-    found = json.loads(path.read_text())
-    seeds = {int(seed): SeedResult(**each) for seed, each in found.pop("seeds").items()}
-    return Recorded(**found, seeds=seeds)
+    try:
+        found = json.loads(path.read_text())
+        seeds = {int(seed): SeedResult(**each) for seed, each in found.pop("seeds").items()}
+        return Recorded(**found, seeds=seeds)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no record of a claim ({type(error).__name__}: {error}). Put it back, or "
+            "delete it and measure again."
+        ) from None
 
 
 def write(recorded: Recorded, folder: str | os.PathLike = RESULTS) -> None:

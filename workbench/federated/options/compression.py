@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from workbench.federated.methods.base import CONTROL
-from workbench.federated.option import Option, check_number
+from workbench.federated.option import Option, check_bool, check_number
 
 Arrays = dict[str, np.ndarray]
 
@@ -125,6 +125,7 @@ class TopK(Compression):
 
     def check(self) -> None:
         check_number(self, "fraction", most=1.0)
+        check_bool(self, "error_feedback")
 
     @property
     def stateful(self) -> bool:

@@ -29,7 +29,7 @@ class CentralDP(Privacy):
     Parameters
     ----------
     noise_multiplier : float
-        Standard deviation of the noise on the sum, in units of ``clip_norm``.
+        Standard deviation of the noise on the sum, in units of ``clip_norm``; 0.001 to 1e6.
     clip_norm : float
         Largest Euclidean norm of a client's update.
     delta : float
@@ -45,7 +45,7 @@ class CentralDP(Privacy):
     sampling: str = "poisson"
 
     def check(self) -> None:
-        check_number(self, "noise_multiplier")
+        check_number(self, "noise_multiplier", least=1e-3, most=1e6)  # beyond, epsilon is lost
         super().check()
         check_one_of(self, "sampling", ("poisson", "fixed"))
 

@@ -52,7 +52,7 @@ class System(Option):
     downlink_bytes_per_s: float = DOWNLINK
 
     def check(self) -> None:
-        check_number(self, "speed_sigma", least=0.0)
+        check_number(self, "speed_sigma", least=0.0, most=10.0)
         for name in ("deadline_s", "step_s"):
             if getattr(self, name) is not None:
                 check_number(self, name)
