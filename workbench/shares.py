@@ -56,7 +56,7 @@ def _sized(spec, stage: Stage, sizes: Mapping[str, int], tokens: int, heads: flo
     length = prod(sizes[dim] for dim in stage)
     inside = spec.batch * prod(sizes.values())
     kv = spec.kv_heads if not heads else max(1, heads * spec.kv_heads / spec.num_heads)
-    pairs = _pairs(stage, length, length, 1)
+    pairs = _pairs(stage, length, length)
     return Share(tokens, tokens, heads or spec.num_heads, kv, inside // length, length, length,
                  pairs)  # fmt: skip
 
@@ -70,18 +70,45 @@ def _cut_sizes(spec, dim: str, parts: int, order: str = "contiguous") -> dict[st
     return {**spec.dims, dim: shard_size(spec.dims[dim], parts, order)}
 
 
-def _pairs(stage: Stage, queries: int, keys: int, parts: int, order: str = "contiguous") -> float:
-    """Pairs of a query and a key that the busiest of ``parts`` ranks computes; a mask saves none.
-
-    Under a causal mask the last of contiguous parts sees most; other orders share out evenly.
-    """
+def _pairs(stage: Stage, queries: int, keys: int) -> float:
+    """Pairs of a query and a key that one rank computes which has them all; a mask saves none."""
     if not stage.causal or stage.window is not None:
         return queries * keys
-    if parts == 1:
-        return queries * (queries + 1) / 2
-    if order == "contiguous":
-        return queries * keys - queries * (queries - 1) / 2
-    return keys * (keys + 1) / 2 / parts
+    return queries * (queries + 1) / 2
+
+
+def _ring_pairs(stage: Stage, shard: str, queries: int, keys: int, parts: int, order: str) -> float:
+    """The same for the busiest of the ``parts`` ranks of a ring, where they divide the cut dim.
+
+    Blocks that nobody sees are left out, and those that are causal cost half; where the cut dim is
+    not the stage's first, or several dims are dealt in stripes, others take a mask.
+    """
+    every, alone = queries * keys, len(stage) == 1
+    if not stage.masked or stage[0] != shard or (stage.window is not None and not alone):
+        return every
+    seen = every
+    if stage.causal:
+        own = queries * (queries + 1) / 2
+        seen = keys * (keys + 1) / 2 / parts
+        if order == "contiguous" or (order == "striped" and not alone):
+            seen = every - queries**2 + own
+    if stage.window is None or order == "striped":
+        return seen if stage.window is None else every
+    pieces = 2 if order == "zigzag" else 1
+    run = queries / pieces
+    own = run * (run + 1) / 2 if stage.causal and stage.window >= run else run**2
+    reach = int((stage.window - 2) // run) + 1 if stage.window > 1 else 0
+    beside = min(pieces * parts - 1, reach if stage.causal else 2 * reach)
+    return min(seen, pieces * (own + beside * run**2))
+
+
+def _gathered_pairs(
+    stage: Stage, shard: str, queries: int, keys: int, parts: int, order: str
+) -> float:
+    """The same where each rank has all keys at once: up to its last query's own, under a mask."""
+    if not stage.causal or stage[0] != shard or order != "zigzag":
+        return queries * keys
+    return (queries / 2) ** 2 * (2 * parts + 1)
 
 
 def _megatron_sp(cls, spec, p, shard) -> Iterator[tuple[int, Share]]:
@@ -109,13 +136,15 @@ def _ring(cls, spec, p, shard) -> Iterator[tuple[int, Share]]:
             yield number, _sized(spec, stage, sizes, tokens)
             continue
         ring = p if cls.transfer == "ring" else 1
-        yield number, _ringed(spec, stage, sizes, tokens, p, cls.order)._replace(hops=ring)
+        count = _ring_pairs if cls.transfer == "ring" else _gathered_pairs
+        share = _ringed(spec, stage, shard, sizes, tokens, p, cls.order, count)
+        yield number, share._replace(hops=ring)
 
 
-def _ringed(spec, stage, sizes, tokens, parts, order) -> Share:
+def _ringed(spec, stage, shard, sizes, tokens, parts, order, count) -> Share:
     queries, keys = (prod(s[dim] for dim in stage) for s in (sizes, spec.dims))
     groups = spec.batch * prod(sizes.values()) // queries
-    pairs = _pairs(stage, queries, keys, parts, order)
+    pairs = count(stage, shard, queries, keys, parts, order)
     return Share(tokens, tokens, spec.num_heads, spec.kv_heads, groups, queries, keys, pairs,
                  parts)  # fmt: skip
 
@@ -150,7 +179,10 @@ def _usp(cls, spec, ranks, shard) -> Iterator[tuple[int, Share]]:
         if shard not in stage:
             yield number, _sized(spec, stage, sizes, tokens)
             continue
-        share = _ringed(spec, stage, outer, tokens, ring, order)
+        if ring == 1:
+            share = _sized(spec, stage, outer, tokens, spec.num_heads / ulysses)
+        else:
+            share = _ringed(spec, stage, shard, outer, tokens, ring, order, _ring_pairs)
         heads = {"heads": spec.num_heads / ulysses, "kv_heads": sent_heads(spec, ulysses) / ulysses}
         yield number, share._replace(**heads)
 

@@ -35,12 +35,14 @@ def counted(
     -----
     Kernels are those of one device, each with the part of its flops and bytes that faked rank 0 has
     of all flops; where ranks differ, such as under a causal mask, others may have more. A schedule
-    over K dims repeats itself after K - 1 layers, so that is what the slope is taken over; between
-    two repetitions it is rounded.
+    over K dims repeats itself after K - 1 layers, so that is what the slope is taken over.
     """
-    first = min(max(1, len(spec.dims) - 1), spec.num_layers)
-    one, two = (fake_step(replace(spec, num_layers=n * first), cls, **given) for n in (1, 2))
-    times = (spec.num_layers - first) / first
+    period, layers = max(1, len(spec.dims) - 1), spec.num_layers
+    first = period + layers % period if layers > period else layers
+    one, two = (
+        fake_step(replace(spec, num_layers=n), cls, **given) for n in (first, first + period)
+    )
+    times = (layers - first) // period
     sent = _extrapolated(_counts(one.log), _counts(two.log), times)
     flops = one.flops + times * (two.flops - one.flops)
     memory = {name: given[name] for name in ("checkpoint", "accumulate")}
@@ -64,10 +66,10 @@ def _counts(log) -> Counter:
     )
 
 
-def _extrapolated(one: Counter, two: Counter, times: float) -> list[Sent]:
+def _extrapolated(one: Counter, two: Counter, times: int) -> list[Sent]:
     found = []
     for key in one | two:
-        count = max(0, round(one[key] + times * (two[key] - one[key])))
+        count = one[key] + times * (two[key] - one[key])
         if key[0] == _BUCKET:
             _, kind, axis, factor = key
             found.append(Sent(kind, axis, "gradients", None, count, int(factor * count), 1))

@@ -144,6 +144,19 @@ def test_what_somebody_elses_strategy_sends_is_counted(how, mode):
     assert both[0] == both[1]
 
 
+@pytest.mark.parametrize("preset", ["axial-video", "weather-4d"])
+def test_a_schedule_over_more_dims_is_counted_over_its_period(preset):
+    model = wb.PRESETS[preset]
+    ours, theirs = (step_counts(model, s, BOX, p=4).sent for s in ("dsp", OwnDSP))
+    counts = [Counter() for _ in "ab"]
+    for counter, sent in zip(counts, (ours, theirs), strict=True):
+        for each in sent:
+            counter[each.kind, each.phase] += each.count * each.sent_bytes
+    assert all(each.count > 0 for each in theirs)
+    for key, total in counts[0].items():
+        assert counts[1][key] == pytest.approx(total, rel=0.05)
+
+
 @pytest.mark.parametrize("strategy", ["dsp", OwnDSP])
 def test_a_cost_knows_what_a_rank_holds(strategy):
     model = spec("time=8 space=16", ("space", "time"), batch=4)
@@ -222,9 +235,21 @@ def test_a_switch_in_chunks_hides_behind_the_mlp():
     assert two.exposed_communication_s < whole.exposed_communication_s
     assert two.communication_s > whole.communication_s
     assert eight.communication_s > two.communication_s
-    for name, chunks in (("ulysses", 2), ("dsp", 0)):
+    around = {"around": "attention"}
+    for name, chunks, how in (("ulysses", 2, {}), ("dsp", 0, {}), ("dsp", 2, around)):
         with pytest.raises(ValueError, match="switch_chunks"):
-            predict(VIDEO, name, BOX, p=8, switch_chunks=chunks)
+            predict(VIDEO, name, BOX, p=8, switch_chunks=chunks, **how)
+
+
+def test_a_switch_without_an_mlp_before_it_hides_nowhere():
+    """With one MLP a layer, of two switches a layer one has none."""
+    every, some = (replace(VIDEO, mlp_per=each) for each in ("stage", "layer"))
+    hidden = []
+    for model in (every, some):
+        whole, two = (predict(model, "dsp", BOX, p=8, switch_chunks=n) for n in (1, 2))
+        hidden.append(two.communication_s - two.exposed_communication_s)
+        assert two.exposed_communication_s < whole.exposed_communication_s
+    assert hidden[1] < hidden[0]
 
 
 def test_an_mlp_s_seconds_are_its_part_of_the_matrix_products():

@@ -113,3 +113,21 @@ def test_an_elasticity_is_of_the_change_that_was_made():
             sensitivity(small, "dsp", BOX, p=4, factor=factor)
     with pytest.raises(ValueError, match="weak='weather': it is None, 'batch' or one of time"):
         scaling(small, "dsp", BOX, ps=[1, 2], weak="weather")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"options": [{"accumulate": 0}]}, "accumulate must be"),
+        ({"options": [{"mesh": {"ulyses": 2, "ring": 2}}]}, "it names ranks along"),
+        ({"options": [{"mesh": [2, 2]}]}, "it names ranks along"),
+        ({"ps": [0]}, "p .the number of ranks. must be"),
+        ({"ps": ["4"]}, "p .the number of ranks. must be"),
+        ({"specs": [VIDEO, "toy-video"]}, "a TransformerSpec is needed; got 'toy-video'"),
+        ({"clusters": [BOX, "dgx-h100"]}, "a Cluster is needed; got 'dgx-h100'"),
+    ],
+)
+def test_nonsense_is_no_configuration_that_cannot_run(changed, words):
+    given = {"specs": [VIDEO], "strategies": ["dsp"], "clusters": [BOX], "ps": [4]} | changed
+    with pytest.raises(ValueError, match=words):
+        sweep.__wrapped__(**given)

@@ -16,6 +16,7 @@ from workbench.planner import (
     plan,
 )
 from workbench.planner.candidates import candidates
+from workbench.strategies import DSP
 
 VIDEO = replace(wb.PRESETS["stdit-xl-2"], num_layers=4)
 BOX = wb.CLUSTERS["dgx-h100"]
@@ -131,6 +132,8 @@ def test_micro_batches_are_ranked_too():
     (no,) = plan(four, BOX, p=8, accumulate=(3,), **only)
     assert not no.fits
     assert "accumulate=3 must divide" in no.reason
+    refused = [q.reason for q in plan(VIDEO, BOX, p=4, accumulate=3) if q.strategy == "megatron-tp"]
+    assert all("accumulate=3 must divide" in reason for reason in refused)
     assert {q.accumulate for q in plan(four, BOX, p=8, mode="inference", **only)} == {1}
     data = plan(four, BOX, p=8, strategies=["dsp"], checkpoints="none", fsdp=False)
     cut = {q.accumulate for q in data if q.mesh and q.mesh.get("data") == 2}
@@ -147,6 +150,9 @@ def test_micro_batches_are_ranked_too():
         ({"fsdp": ("x",)}, "fsdp must be of False, True, keep; got 'x'"),
         ({"strategies": ["dps"]}, "unknown strategy 'dps'; did you mean 'dsp'"),
         ({"strategies": [type("Own", (wb.Strategy,), {"name": "own"})]}, "Own is none of these"),
+        ({"strategies": [DSP.with_options(schedule="eager")]}, "DSP is none of these"),
+        ({"checkpoints": []}, "checkpoint: nothing to try"),
+        ({"fsdp": []}, "fsdp: nothing to try"),
         ({"accumulate": 0}, "accumulate must be"),
         ({"memory_bytes": -5}, "memory_bytes must be a positive number of bytes, got -5"),
         ({"memory_bytes": float("nan")}, "memory_bytes must be"),

@@ -8,7 +8,8 @@ from test_traffic import GRID, SPECS, choices
 
 import workbench as wb
 from workbench.closed_form import prepared
-from workbench.strategies import strategies_that_run
+from workbench.shares import shares
+from workbench.strategies import Ring, strategies_that_run
 from workbench.strategies.ring_schedule import blocks
 from workbench.work import kernels
 
@@ -73,6 +74,33 @@ def test_under_a_causal_mask_the_busiest_rank_counts(order):
         assert forward == pytest.approx(per_pair * max(counted), rel=0.2)
     else:
         assert forward == per_pair * max(counted)
+
+
+MASKED = [
+    (wb.Stage("a", causal=True, window=window), order)
+    for window in (1, 2, 5, 6, 7, 13, 40)
+    for order in ("contiguous", "zigzag")
+] + [
+    (wb.Stage("a", window=window), order)
+    for window in (1, 5, 9, 40)
+    for order in ("contiguous", "zigzag")
+] + [
+    (wb.Stage(dims, causal=True), order)
+    for dims in (("a", "b"), ("b", "a"))
+    for order in ("contiguous", "zigzag", "striped")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("stage", "order"), MASKED, ids=str)
+def test_blocks_out_of_reach_and_masks_are_counted_as_they_are_computed(stage, order):
+    model, p = spec("a=48 b=3", (stage, "b")), 4
+    found = next(k for n, k in shares(Ring.with_options(order=order), model, p, "a") if n == 0)
+    layout = replace(model.stream.with_split("a"), order=order)
+    counted = [
+        sum(b.pairs for source in range(p) for b in blocks(stage, layout, rank, source, p))
+        for rank in range(p)
+    ]
+    assert found.pairs == max(counted)
 
 
 def test_a_checkpoint_computes_a_forward_again():

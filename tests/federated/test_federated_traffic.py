@@ -192,5 +192,5 @@ def test_an_evaluation_that_cannot_be_used_is_refused(metrics):
 def test_a_round_of_nobody_has_no_traffic():
     with pytest.raises(ValueError, match=r"clients=\[99, -3\]"):
         round_traffic(FederatedTask(), clients=[0, 99, -3])
-    with pytest.raises(ValueError, match=r"merged_updates=-5; .* counted from 0"):
+    with pytest.raises(ValueError, match="merged_updates=-5"):
         round_traffic(FederatedTask(method="flora"), merged_updates=-5)

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from own_ring import OwnRing
 
+from workbench.dims import Stage
 from workbench.layout import pad_to, shard_size, take_shard
 from workbench.strategies import DSP, MegatronTP, Ring, Strategy, Ulysses
 from workbench.strategies.attention import attention, fold, unfold
@@ -145,3 +146,27 @@ class Unrecorded(DSP):
         if self.comm.group is not None:
             dist.all_reduce(h.detach().clone(), group=self.comm.group)
         return h
+
+
+class TensorOrder(DSP):
+    """A joint stage is flattened in the tensor's order, not in its own."""
+
+    def attend(self, q, k, v, layout, stage):
+        order = Stage(sorted(stage), stage.causal, stage.window)
+        return super().attend(q, k, v, layout, order)
+
+
+class AlwaysCausal(DSP):
+    """Every window looks back only."""
+
+    def attend(self, q, k, v, layout, stage):
+        causal = stage.causal or stage.window is not None
+        return super().attend(q, k, v, layout, Stage(stage, causal, stage.window))
+
+
+class TwoSamples(DSP):
+    """Wrong from the third sample on."""
+
+    def attend(self, q, k, v, layout, stage):
+        out = super().attend(q, k, v, layout, stage)
+        return torch.cat([out[:2], 1.1 * out[2:]])

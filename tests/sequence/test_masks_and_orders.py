@@ -164,3 +164,20 @@ def test_waits_stand_on_the_records():
     shifts = [r for r in wb.run_step(SPECS[1], "ring", p=2).log if r.kind == "ring_shift"]
     assert shifts
     assert all(r.waited_s >= 0 for r in shifts)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("order", ORDERS)
+def test_masks_are_no_tensors_that_a_faked_step_could_trip_over(order, window):
+    """However tensors are faked, and whatever was computed before: the same peak, no crash."""
+    stages = (Stage("a", causal=True, window=window), "b")
+    model = wb.TransformerSpec(dims={"a": 16, "b": 4}, stages=stages, d_model=16, num_heads=4,
+                               num_layers=1)  # fmt: skip
+    how = {"p": 2, "shard": "a", "order": order}
+    blocks.cache_clear()
+    first, again = (wb.fake_step(model, "ring", **how).peak_bytes for _ in range(2))
+    assert first == again
+    assert wb.fake_step(model, "ring", **how, fsdp=True).log
+    assert wb.fake_step(model, "ring", **how, autocast=True).log
+    if window is None:
+        assert wb.closed_form_memory(model, "ring", **how).peak_bytes == first

@@ -196,3 +196,25 @@ def test_a_mesh_is_a_dict():
     for mesh in (4, [("ulysses", 2), ("ring", 2)]):
         with pytest.raises(ValueError, match=r"a mesh is a dict, such as"):
             check_mesh.__wrapped__(mesh, 4)
+
+
+@pytest.mark.parametrize(
+    ("size", "axes", "positions"),
+    [(7, {"ulysses": 2, "ring": 1}, "none"), (2, {"ulysses": 1, "ring": 2}, "learned"),
+     (2, {"ulysses": 1, "ring": 2}, "rope")],
+)  # fmt: skip
+def test_a_zigzag_of_few_or_odd_entries(size, axes, positions):
+    """One rank of the ring has all tokens as they come; a padded part may look like the whole."""
+    model = wb.TransformerSpec(dims={"a": size, "b": 3}, stages=("a", "b"), d_model=16,
+                               num_heads=4, num_layers=1, positions=positions)  # fmt: skip
+    step = wb.run_step(model, "usp", p=2, mesh=axes, shard="a", order="zigzag", dtype="float64")
+    assert max(step.max_error, step.grad_error) < 1e-10
+    assert (
+        step.log
+        == wb.fake_step(
+            model, "usp", p=2, mesh=axes, shard="a", order="zigzag", dtype="float64"
+        ).log
+    )
+    sent = wb.closed_form_bytes(model, "usp", p=2, mesh=axes, shard="a", order="zigzag",
+                                dtype="float64")  # fmt: skip
+    assert step.sent_bytes == sent

@@ -91,11 +91,11 @@ def test_held_out_clips_are_of_other_digits():
     ("change", "words"),
     [
         ({"steps": 0}, "steps must be an integer of at least 1"),
-        ({"lr": 0.0}, "lr must be more than 0, got 0.0"),
-        ({"lr": float("nan")}, "lr must be more than 0"),
+        ({"lr": 0.0}, "lr must be a number above 0, got 0.0"),
+        ({"lr": float("nan")}, "lr must be a number above 0"),
         ({"optimizer": "adam"}, "optimizer must be one of adamw, sgd; got 'adam'"),
         ({"dtype": "bfloat16"}, "dtype must be one of float32, float64"),
-        ({"seed": -1}, "seed=-1"),
+        ({"seed": -1}, "seed must be .* got -1"),
         ({"buckets": [{"time": 8, "space": 15}]}, "space=15 makes no square frame.*try 9 or 16"),
         ({"buckets": [{"time": 8}]}, "dims 'time' and 'space', got .'time'."),
         ({"spec": wb.PRESETS["toy-text"]}, "got .'tokens'."),
@@ -112,6 +112,35 @@ def test_held_out_clips_are_of_other_digits():
 def test_a_task_that_makes_no_sense_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         replace(TASK, **change)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [("seed", True, "seed must be"), ("seed", 1.5, "seed must be"), ("lr", "1", "lr must be"),
+     ("lr", True, "lr must be"), ("buckets", {"time": 8, "space": 16}, "buckets is a list"),
+     ("buckets", None, "buckets is a list"), ("spec", None, "spec must be a TransformerSpec")],
+)  # fmt: skip
+def test_other_types_are_refused_in_words(name, value, words):
+    task = replace(TASK)
+    object.__setattr__(task, name, value)
+    with pytest.raises(ValueError, match=words):
+        task.__post_init__()
+
+
+@pytest.mark.parametrize("damage", ["cut", "list", "parts", "metadata"])
+def test_a_damaged_checkpoint_is_named_before_anything_starts(damage, tmp_path):
+    found = tmp_path / "step-0000003"
+    found.mkdir()
+    (tmp_path / "step-final").mkdir()
+    (tmp_path / "step-final" / "task.json").write_text("{}")
+    text = TASK.to_json()
+    (found / "task.json").write_text({"cut": text[:20], "list": "[]"}.get(damage, text))
+    if damage != "metadata":
+        (found / ".metadata").write_bytes(b"x")
+    if damage != "parts":
+        (found / "__0_0.distcp").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"step-0000003.* delete .* to go on from the one before"):
+        checkpoints.start_from(tmp_path, TASK, True)
 
 
 def test_the_order_of_dims_does_not_matter():

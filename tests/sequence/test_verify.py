@@ -6,6 +6,7 @@ import pytest
 import torch.distributed as dist
 from mutants import (
     Aliased,
+    AlwaysCausal,
     CountedTwice,
     NoF,
     NoRescale,
@@ -14,7 +15,9 @@ from mutants import (
     OnlySays,
     PaddedKeys,
     SeedPerRank,
+    TensorOrder,
     Transposed,
+    TwoSamples,
     Unlike,
     Unrecorded,
 )
@@ -76,10 +79,7 @@ def test_a_planted_mistake_is_found_and_placed(mutant):
     assert first.check == check, report
     assert first.tensor.startswith(tensor), report
     assert hint in said(first), report
-    assert first.layer is not None
-    assert first.stage is not None
-    assert first.rank is not None
-    assert first.index is not None
+    assert None not in (first.layer, first.stage, first.rank, first.index)
     assert "FAILED" in report._repr_markdown_()
     with pytest.raises(AssertionError, match="First difference"):
         report.assert_passed()
@@ -90,6 +90,17 @@ def test_copies_of_heads_of_keys_in_the_wrong_order_are_found():
     assert report.first.check == "output", report
     assert "grouped queries" in report.first.case
     assert "p=4" in report.first.case
+
+
+@pytest.mark.parametrize(
+    ("mutant", "model"),
+    [(TensorOrder, "causal in two dims"), (AlwaysCausal, "a window both ways"),
+     (TwoSamples, "smaller than p")],
+)  # fmt: skip
+def test_what_only_one_model_shows_is_found_there(mutant, model):
+    assert wb.verify(mutant, ranks=(2,), models=["two dims"]).passed
+    report = wb.verify(mutant, ranks=(2,), models=["two dims", model])
+    assert (report.first.check, model in report.first.case) == ("output", True), report
 
 
 def test_a_layout_that_is_only_said_is_found_by_its_shape():

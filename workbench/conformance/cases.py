@@ -23,15 +23,18 @@ SPECS: dict[str, TransformerSpec] = {
     "uneven, a batch": _spec(
         {"time": 3, "space": 5}, "space", "time", batch=2, mlp_per="layer", num_layers=2
     ),
-    "smaller than p": _spec({"time": 2, "space": 3}, "time", "space"),
+    "smaller than p": _spec({"time": 2, "space": 3}, "time", "space", batch=3, num_layers=3),
     "one dim": _spec({"tokens": 7}, "tokens", num_layers=2),
     "all dims jointly": _spec({"time": 4, "space": 6}, ("time", "space")),
     "three dims": _spec({"a": 3, "b": 4, "c": 5}, "a", "b", "c", mlp_per="layer", num_layers=2),
     "a dim in both stages": _spec({"a": 2, "b": 3, "c": 4}, ("c", "a"), ("b", "c")),
     "one head": _spec({"time": 4, "space": 5}, "space", "time", heads=1),
     "causal in time": _spec({"time": 7, "space": 4}, "space", Stage("time", causal=True)),
+    "causal in two dims": _spec({"a": 2, "b": 3, "c": 4}, Stage(("b", "a"), causal=True), "c"),
     "a window": _spec({"tokens": 9}, Stage("tokens", causal=True, window=3)),
+    "a window both ways": _spec({"a": 8, "b": 3}, Stage("a", window=2), "b"),
     "grouped queries": _spec({"time": 4, "space": 6}, "space", "time", num_kv_heads=2),
+    "larger groups": _spec({"time": 4, "space": 6}, "space", "time", num_kv_heads=6),
     "samples of two lengths": _spec(
         {"time": 4, "space": 6}, "space", "time", batch=2, positions="learned",
         valid={"time": (4, 3), "space": (2, 6)},

@@ -56,8 +56,8 @@ def round_traffic(
     """The bytes of one round in closed form, equal to Flower's own count of its records.
 
     Each array costs its numbers, its name and NumPy's header; a reply adds the mean loss, the
-    number of rows and, where clients keep state, its round; a request the number of the round
-    and, again with state, that of the round in which this client's update was last used.
+    number of rows and, where clients keep state, its round; a request the numbers of the round and,
+    with state, of the last in which this client's update was used.
     What the method sends beside the model counts, and compression on the way up. Evaluation and
     the transport's own headers are left out, and so are secure aggregation's keys and shares.
 
@@ -85,7 +85,7 @@ def round_traffic(
     asked = range(task.clients_per_round) if clients is None else clients
     odd = [client for client in asked if client not in range(task.num_clients)]
     if odd or merged_updates < 0:
-        raise ValueError(f"clients={odd}, merged_updates={merged_updates}; counted from 0.")
+        raise ValueError(f"clients={odd} of {task.num_clients}, merged_updates={merged_updates}.")
     each = [client_traffic(task, model, client, merged_updates) for client in asked]
     return Traffic(sum(t.uplink_bytes for t in each), sum(t.downlink_bytes for t in each))
 

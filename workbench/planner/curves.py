@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 from workbench.cluster import Cluster, Link
 from workbench.cost import Cost, predict
+from workbench.dims import check_count
+from workbench.mesh import DATA
 from workbench.planner.bands import Band, validated
-from workbench.strategies import by_name
+from workbench.strategies import MESHED, by_name
 from workbench.transformer import TransformerSpec
 
 #: Numbers of a machine that may be varied beside the model's dims, its batch and p: a factor to
@@ -143,7 +145,7 @@ def crossover(
     """
     found, before = [], None
     for strategy in (first, second):
-        _check_words([spec], [strategy], cluster, options)
+        _check_words([spec], [strategy], [cluster], [p], options)
     for value in values:
         model, machine, ranks = varied(spec, cluster, p, vary, value)
         costs = [_or_none(model, name, machine, ranks, options) for name in (first, second)]
@@ -241,7 +243,7 @@ def sweep(
     axes = specs, strategies, clusters, ps, options
     specs, strategies, clusters, ps, options = map(list, axes)
     for chosen in options if clusters else ():
-        _check_words(specs, strategies, clusters[0], chosen)
+        _check_words(specs, strategies, clusters, ps, chosen)
     for spec in specs:
         for strategy in strategies:
             for p in ps:
@@ -252,13 +254,23 @@ def sweep(
     return rows
 
 
-def _check_words(specs, strategies, cluster: Cluster, options: Mapping[str, Any]) -> None:
+def _check_words(specs, strategies, clusters, ps, options: Mapping[str, Any]) -> None:
     """Raise what `predict` raises of words that no strategy knows: on one device, where all run."""
+    for p in ps:
+        check_count("p (the number of ranks)", p)
+    for given, kind in [*product(clusters, [Cluster]), *product(specs, [TransformerSpec])]:
+        if not isinstance(given, kind):
+            raise ValueError(f"a {kind.__name__} is needed; got {given!r}")
     alone = {name: value for name, value in options.items() if name not in ("mesh", "accumulate")}
+    check_count("accumulate", options.get("accumulate", 1))
+    axes = {DATA, "sp", *(axis for cls in MESHED.values() for axis in cls.axes)}
+    mesh = options.get("mesh") or {}
+    if not isinstance(mesh, Mapping) or not axes.issuperset(mesh):
+        raise ValueError(f"mesh={mesh!r}: it names ranks along {', '.join(sorted(axes))}")
     classes, refused = list(map(by_name, strategies)), None
     for spec, cls in product(specs, classes):
         try:
-            predict(spec, cls, cluster, p=1, **alone)
+            predict(spec, cls, clusters[0], p=1, **alone)
         except ValueError as error:
             refused = error
         else:

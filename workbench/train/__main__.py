@@ -25,10 +25,13 @@ def summary(run: Training) -> str:
         f"{run.strategy}, {run.p} ranks, {run.task.dtype}, {made}",
         f"loss: {run.losses[0]:.4f} at first, {run.losses[-1]:.4f} at last; "
         f"held out: {before:.4f} before, {after:.4f} after",
-        f"sent: {human_bytes(run.sent_bytes)} a rank and step, predicted "
-        f"{predicted - run.sent_bytes:+g} B; weights' gradients {human_bytes(run.gradient_bytes)}",
     ]
     if run.step_seconds:
+        rows.append(
+            f"sent: {human_bytes(run.sent_bytes)} a rank and step, predicted "
+            f"{predicted - run.sent_bytes:+g} B; weights' gradients "
+            f"{human_bytes(run.gradient_bytes)}"
+        )
         rows.append(
             f"time: {human_seconds(run.seconds)} a step (median), {run.tokens_per_s:,.0f} tokens/s"
         )

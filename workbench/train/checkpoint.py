@@ -76,7 +76,7 @@ def start_from(folder: Path | None, task: TrainTask, resume: bool) -> Path | Non
             f"{folder} holds a checkpoint already, {found.name}: go on from it with resume=True, "
             "or give an empty folder"
         )
-    there, here = (json.loads(text) for text in ((found / TASK).read_text(), task.to_json()))
+    there, here = _task_of(found), json.loads(task.to_json())
     if other := [name for name in here if there.get(name) != here[name]]:
         differences = "; ".join(f"{name} is {there.get(name)}, not {here[name]}" for name in other)
         raise ValueError(
@@ -102,4 +102,19 @@ def _alone() -> Iterator[ModuleType]:
 
 
 def _all(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("step-*") if (path / TASK).exists()]
+    found = (path for path in folder.glob("step-*") if (path / TASK).exists())
+    return [path for path in found if path.name.removeprefix("step-").isdecimal()]
+
+
+def _task_of(found: Path) -> dict:
+    """The task that a checkpoint is of; before anything is launched, what is missing is named."""
+    way_out = f"delete {found} to go on from the one before, or give an empty folder"
+    try:
+        there = json.loads((found / TASK).read_text())
+    except ValueError as error:
+        raise ValueError(f"{found / TASK} is damaged: {error}; {way_out}") from None
+    if not isinstance(there, dict):
+        raise ValueError(f"{found / TASK} holds no task; {way_out}")
+    if not (found / ".metadata").is_file() or not list(found.glob("*.distcp")):
+        raise ValueError(f"{found} lacks a part of its weights; {way_out}")
+    return there

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.dims import check_count
+from workbench.dims import check_count, check_seed
 from workbench.mesh import DATA
 from workbench.strategies import Strategy, select
 from workbench.train.digits import SMALLEST_SIDE, TRAINED_ON, Clips, Images, moving_digits
@@ -87,6 +87,10 @@ class TrainTask:
     dtype: str = "float32"
 
     def __post_init__(self):
+        if not isinstance(self.spec, TransformerSpec):
+            raise ValueError(f"spec must be a TransformerSpec, got {self.spec!r}")
+        if isinstance(self.buckets, Mapping | None):
+            raise ValueError(f"buckets is a list of dims, one a bucket; got {self.buckets!r}")
         object.__setattr__(self, "buckets", tuple(_as_clips(bucket) for bucket in self.buckets))
         object.__setattr__(self, "spec", replace(self.spec, dims=_as_clips(self.spec.dims)))
         check_count("steps", self.steps)
@@ -97,8 +101,9 @@ class TrainTask:
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
-        if not (isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr must be more than 0, got {self.lr!r}; try 1e-3")
+        if type(self.lr) not in (int, float) or not (isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr must be a number above 0, got {self.lr!r}; try 1e-3")
+        check_seed(self.seed)
         if not 0 <= self.seed < 2**63 // STEPS_PER_SEED or self.steps > STEPS_PER_SEED // 2:
             raise ValueError(f"seed={self.seed} or steps={self.steps} is too large, or below 0")
         if self.spec.valid or self.spec.context_length:
