@@ -13,9 +13,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from math import inf
 
 from workbench.dims import check_count
 
+#: The slowest card that is made [bytes/s]: below, one message takes minutes.
+SLOWEST = 1000
 #: What a card may send at once without waiting [bytes]. A smaller bucket starves fast wires.
 BURST_BYTES = 128 * 1024
 #: A message to another node travels in pieces of at most this size [bytes]: gloo alternates
@@ -56,7 +59,7 @@ def nodes_joined(
     nodes : int
         At least 1.
     inter_bandwidth : float
-        Of each node's card, each way [bytes/s].
+        Of each node's card, each way, at least 1000 [bytes/s].
     latency : float or None
         Added to what leaves a card [s].
 
@@ -68,8 +71,13 @@ def nodes_joined(
         If this machine can't, with the reason.
     """
     check_count("nodes", nodes)
-    if not inter_bandwidth > 0:
-        raise ValueError(f"inter_bandwidth must be above 0 bytes/s, got {inter_bandwidth!r}")
+    if type(inter_bandwidth) not in (int, float) or not SLOWEST <= inter_bandwidth < inf:
+        raise ValueError(
+            f"inter_bandwidth must be a finite number of bytes/s, {SLOWEST} or more; got "
+            f"{inter_bandwidth!r}"
+        )
+    if latency is not None and (type(latency) not in (int, float) or not 0 <= latency < inf):
+        raise ValueError(f"latency must be a number of seconds, 0 or more; got {latency!r}")
     lacking = missing()
     if lacking is not None:
         raise NoBoxError(f"no cluster in a box here: {lacking}. run_local needs none of it")

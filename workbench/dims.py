@@ -115,6 +115,8 @@ class Stage(tuple):
         if not isinstance(dims, Iterable):
             raise ValueError(f"a stage is a dim's name or several, such as 'time'; got {dims!r}")
         stage = super().__new__(cls, (dims,) if isinstance(dims, str) else dims)
+        if not isinstance(causal, bool):
+            raise ValueError(f"causal must be True or False, got {causal!r}")
         if window is not None:
             check_count("window", window)
         stage.causal, stage.window, stage.real = causal, window, getattr(dims, "real", None)

@@ -93,3 +93,27 @@ def test_own_clusters():
 def test_impossible_clusters(make, rule):
     with pytest.raises(ValueError, match=rule):
         make()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"intra": None}, "intra of cluster .* must be a Link"),
+        ({"device": None}, "device of cluster .* must be a Device"),
+        ({"alone": "x"}, "alone of cluster .* must be a Device"),
+        ({"inter": "x"}, "inter of cluster .* must be a Link"),
+        ({"overlap": "x"}, "overlap of cluster .* is a share"),
+        ({"gradient_sync": None}, "gradient_sync of cluster .* must be one of"),
+    ],
+)
+def test_a_clusters_parts_are_looked_at(changed, words):
+    cluster = replace(wb.CLUSTERS["dgx-h100"])
+    for name, value in changed.items():
+        object.__setattr__(cluster, name, value)
+    with pytest.raises(ValueError, match=words):
+        cluster.__post_init__()
+
+
+def test_a_stage_is_causal_or_not():
+    with pytest.raises(ValueError, match="causal must be True or False, got 'no'"):
+        wb.Stage.__new__.__wrapped__(wb.Stage, "a", causal="no")

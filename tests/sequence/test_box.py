@@ -163,7 +163,9 @@ def test_latency_works_or_says_what_the_kernel_lacks():
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"inter_bandwidth": 0}, "inter_bandwidth must be above 0 bytes/s, got 0"),
+        ({"inter_bandwidth": 0}, "inter_bandwidth must be .* bytes/s, 1000 or more; got 0"),
+        ({"inter_bandwidth": float("inf")}, "inter_bandwidth must be a finite number"),
+        ({"inter_bandwidth": 1e6, "latency": -1.0}, "latency must be a number of seconds"),
         ({"inter_bandwidth": 1e6, "nodes": 0}, "nodes"),
         ({"inter_bandwidth": 1e6, "ranks_per_node": -1}, "ranks_per_node"),
     ],

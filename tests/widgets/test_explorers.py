@@ -153,3 +153,8 @@ def test_show_puts_the_caption_below(figure, monkeypatch):
         assert isinstance(figure, matplotlib.figure.Figure)
         assert isinstance(displayed[0], HTML)
         assert 'alt="ring, 2 ranks' in displayed[0].value
+
+
+def test_a_word_that_no_list_has_is_refused_with_those_that_it_has():
+    with pytest.raises(ValueError, match=r"device must be one of .*h100.*; got 'h1000'"):
+        widgets.fit_explorer(device="h1000")

@@ -209,6 +209,14 @@ class Cluster:
     gradient_sync: str = "ddp"
 
     def __post_init__(self):
+        for name, kind in (("device", Device), ("intra", Link), ("inter", Link), ("alone", Device)):
+            value = getattr(self, name)
+            if not isinstance(value, kind) and (value is not None or name in ("device", "intra")):
+                raise ValueError(
+                    f"{name} of cluster {self.name!r} must be a {kind.__name__}, got {value!r}"
+                )
+        if self.gradient_sync is None:
+            raise ValueError(f"gradient_sync of cluster {self.name!r} must be one of {SYNCS}")
         self.summing(self.gradient_sync)
         for name in ("gpus_per_node", "nodes"):
             check_count(f"{name} of cluster {self.name!r}", getattr(self, name))
@@ -221,7 +229,7 @@ class Cluster:
                 f"oversubscription of cluster {self.name!r} must be at least 1 (1 is a network "
                 f"that carries all that the nodes can send); got {self.oversubscription}"
             )
-        if not 0 <= self.overlap <= 1:
+        if not (_is_number(self.overlap) and 0 <= self.overlap <= 1):
             raise ValueError(
                 f"overlap of cluster {self.name!r} is a share, from 0 to 1; got {self.overlap}"
             )

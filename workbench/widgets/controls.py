@@ -5,6 +5,7 @@ has one; the two are linked in the browser.
 """
 
 import ipywidgets as w
+from traitlets import TraitError
 
 _STYLE = {"description_width": "90px"}
 
@@ -28,7 +29,10 @@ def with_slider(field: w.BoundedIntText) -> w.HBox:
 
 
 def choice(name: str, options, value) -> w.Dropdown:
-    """A drop-down list called ``name``."""
-    return w.Dropdown(
-        options=options, value=value, description=name, style=_STYLE, layout={"width": "240px"}
-    )
+    """A drop-down list called ``name``; ValueError where ``value`` is none of its options."""
+    how = {"description": name, "style": _STYLE, "layout": {"width": "240px"}}
+    try:
+        return w.Dropdown(options=options, value=value, **how)
+    except TraitError:
+        known = ", ".join(w.Dropdown(options=options)._options_labels)
+        raise ValueError(f"{name} must be one of {known}; got {value!r}") from None
