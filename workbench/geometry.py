@@ -52,7 +52,7 @@ class Geometry:
         check_dims(self.dims, stages)
         for name in ("d_model", "num_heads", "batch", "mlp_ratio"):
             check_count(name, getattr(self, name))
-        if self.context_length is None or self.context_length != 0:
+        if self.context_length != 0:
             check_count("context_length", self.context_length)
         if self.context not in ("replicated", "sharded"):
             raise ValueError(f"context must be 'replicated' or 'sharded', got {self.context!r}")

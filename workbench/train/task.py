@@ -104,8 +104,8 @@ class TrainTask:
         if type(self.lr) not in (int, float) or not (isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr must be a number above 0, got {self.lr!r}; try 1e-3")
         check_seed(self.seed)
-        if not 0 <= self.seed < 2**63 // STEPS_PER_SEED or self.steps > STEPS_PER_SEED // 2:
-            raise ValueError(f"seed={self.seed} or steps={self.steps} is too large, or below 0")
+        if self.seed >= 2**63 // STEPS_PER_SEED or self.steps > STEPS_PER_SEED // 2:
+            raise ValueError(f"seed={self.seed} or steps={self.steps} is too large")
         if self.spec.valid or self.spec.context_length:
             raise ValueError(
                 f"clips are of one length and have no texts, but the spec has valid="
