@@ -15,15 +15,7 @@ from workbench.federated.options import as_option
 from workbench.federated.options.compression import Compression
 from workbench.federated.options.system import DOWNLINK, UPLINK
 from workbench.federated.sizes import MODELS, ModelSize
-from workbench.federated.traffic import (
-    EXAMPLES,
-    ROUND,
-    SCALAR_BYTES,
-    STATE_ROUND,
-    TRAIN_LOSS,
-    USED,
-    arrays_bytes,
-)
+from workbench.federated.traffic import arrays_bytes, numbers_bytes
 
 #: Numbers of clients of the table.
 CLIENTS = (10, 100, 1_000, 10_000, 100_000)
@@ -164,11 +156,9 @@ def client_bytes(model: ModelSize, given: Assumptions) -> tuple[int, int]:
     """What a client sends and gets in a round of FedAvg: Flower's count, as `round_traffic`."""
     specs, packed = model.specs(given.tune, given.lora_rank), given.compression
     stateful = packed is not None and packed.stateful
-    told = [TRAIN_LOSS, EXAMPLES, *([STATE_ROUND] if stateful else [])]
-    up = arrays_bytes(specs if packed is None else packed.wire(specs))
-    up += sum(SCALAR_BYTES + len(name) for name in told)
-    asked = [ROUND, *([USED] if stateful else [])]
-    return up, arrays_bytes(specs) + sum(SCALAR_BYTES + len(name) for name in asked)
+    up, down = numbers_bytes(stateful)
+    up += arrays_bytes(specs if packed is None else packed.wire(specs))
+    return up, down + arrays_bytes(specs)
 
 
 def slowest(clients: int, sigma: float) -> float:

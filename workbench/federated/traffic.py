@@ -57,9 +57,9 @@ def round_traffic(
 
     Each array costs its numbers, its name and NumPy's header; a reply adds the mean loss, the
     number of rows and, where clients keep state, its round; a request the numbers of the round and,
-    with state, of the last in which this client's update was used.
-    What the method sends beside the model counts, and compression on the way up. Evaluation and
-    the transport's own headers are left out, and so are secure aggregation's keys and shares.
+    with state, of the last in which this client's update was used. What the method sends beside the
+    model counts, and compression on the way up. Left out are evaluation, the transport's own
+    headers, and secure aggregation's keys and shares.
 
     Parameters
     ----------
@@ -96,10 +96,9 @@ def client_traffic(
     """The same for one client, from the shapes of the model's arrays."""
     sent = task.method.down(model, client) | task.method.merged(model, merged_updates)
     sends = wire_specs(task, task.method.sends(model, client))
-    keys = [ROUND, *([USED] if is_stateful(task) else [])]
-    down = arrays_bytes(sent) + sum(SCALAR_BYTES + len(key) for key in keys)
-    up = arrays_bytes(sends) if task.secure_aggregation is None else masked_bytes(sends)
-    return Traffic(up + _reply_bytes(task), down)
+    up, down = numbers_bytes(is_stateful(task))
+    up += arrays_bytes(sends) if task.secure_aggregation is None else masked_bytes(sends)
+    return Traffic(up, down + arrays_bytes(sent))
 
 
 def _shapes(task: FederatedTask, tune: str) -> Shapes:
@@ -118,9 +117,11 @@ def wire_specs(task: FederatedTask, specs: Specs) -> Specs:
     return specs if task.compression is None else task.compression.wire(specs)
 
 
-def _reply_bytes(task: FederatedTask) -> int:
-    keys = [TRAIN_LOSS, EXAMPLES, *([STATE_ROUND] if is_stateful(task) else [])]
-    return sum(SCALAR_BYTES + len(key) for key in keys)
+def numbers_bytes(stateful: bool) -> tuple[int, int]:
+    """What the numbers beside the arrays take: of a reply, and of a request."""
+    up = [TRAIN_LOSS, EXAMPLES, *([STATE_ROUND] if stateful else [])]
+    down = [ROUND, *([USED] if stateful else [])]
+    return tuple(sum(SCALAR_BYTES + len(key) for key in keys) for keys in (up, down))
 
 
 def arrays_bytes(specs: Specs) -> int:
@@ -180,10 +181,7 @@ def unpack(arrays: ArrayRecord) -> Weights:
 
 
 def request(arrays: ArrayRecord, number: int, used: int | None = None) -> RecordDict:
-    """What the server sends to a client that trains or evaluates; with state, also of which round.
-
-    ``used`` is the last round in which this client's update was.
-    """
+    """What the server sends to a client; ``used`` is the last round in which its update was."""
     config = {ROUND: number} if used is None else {ROUND: number, USED: used}
     return RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord(config)})
 
