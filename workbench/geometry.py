@@ -91,10 +91,15 @@ class Geometry:
         """Width of one head."""
         return self.d_model // self.num_heads
 
-    def heads(self, stream: Layout, count: int | None = None) -> Layout:
-        """Queries, or ``count`` heads of keys ``[B, *dims, H, C]``, cut as the residual stream."""
-        heads = {"heads": count or self.num_heads, "channel": self.channel}
-        return replace(stream, sizes=Dims({"batch": self.batch, **self.dims, **heads}))
+    def heads(self, stream: Layout, count: int | None = None, first: bool = False) -> Layout:
+        """Queries, or ``count`` heads of keys ``[B, *dims, H, C]``, cut as the residual stream.
+
+        ``first``: ``[H, B, *dims, C]``.
+        """
+        heads = {"heads": count or self.num_heads}
+        tokens = {"batch": self.batch, **self.dims}
+        sizes = {**heads, **tokens} if first else {**tokens, **heads}
+        return replace(stream, sizes=Dims({**sizes, "channel": self.channel}))
 
     def local_elements(self, dim: str | None, p: int, order: Order = "contiguous") -> int:
         """Elements of the residual stream on one of ``p`` ranks when ``dim`` is cut, padded."""

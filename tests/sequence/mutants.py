@@ -1,5 +1,6 @@
 """Strategies with one planted mistake each."""
 
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -164,9 +165,51 @@ class AlwaysCausal(DSP):
         return super().attend(q, k, v, layout, Stage(stage, causal, stage.window))
 
 
+class SaysForward(OwnRing):
+    """Logs what a checkpoint sends again as a part of the forward."""
+
+    def phase(self):
+        return "forward"
+
+
+class Remembers(DSP):
+    """Does something else when a stage is computed a second time."""
+
+    def __init__(self, comm, geometry, shard=None):
+        super().__init__(comm, geometry, shard)
+        self.seen = Counter()
+
+    def attend(self, q, k, v, layout, stage):
+        place = self.comm.site()[:2]
+        self.seen[place] += 1
+        return super().attend(q, k, v, layout, stage) * self.seen[place]
+
+
 class TwoSamples(DSP):
     """Wrong from the third sample on."""
 
     def attend(self, q, k, v, layout, stage):
         out = super().attend(q, k, v, layout, stage)
         return torch.cat([out[:2], 1.1 * out[2:]])
+
+
+class NoMask(DSP):
+    """Forgets what is padding in each sample."""
+
+    def attend(self, q, k, v, layout, stage):
+        return super().attend(q, k, v, layout, Stage(tuple(stage)))
+
+
+class WrongText(DSP):
+    """Doubles the values of a text."""
+
+    def keys_and_values(self, text, *maps):
+        k, v = super().keys_and_values(text, *maps)
+        return k, 2 * v
+
+
+class NeverSwitches(DSP):
+    """Leaves the cut where it is."""
+
+    def arrange(self, x, layout, stage, upcoming):
+        return x, layout

@@ -26,6 +26,15 @@ GROUPED = spec(UNEVEN, ("space", "time"), num_kv_heads=2)
 CAUSAL = spec({"time": 7, "space": 9}, (wb.Stage("space", causal=True), "time"))
 JOINT = spec({"time": 5, "space": 6}, (wb.Stage(("time", "space"), causal=True), "space"))
 VOLUME = spec({"a": 5, "b": 3, "c": 7}, ("a", ("b", "c"), "c"), num_layers=3)
+SMALL = spec(
+    {"a": 1, "b": 1, "c": 1, "d": 2}, ("b", ("a", "d"), "c"), mlp_per="layer", d_model=6,
+    num_heads=2, num_kv_heads=1, batch=5, mlp_ratio=1, num_layers=1,
+)  # fmt: skip
+TWICE = spec(
+    {"a": 5, "b": 3, "c": 2, "d": 3},
+    (("a", "b", "c"), wb.Stage(("c", "b", "a", "d"), causal=True)), mlp_per="layer", d_model=18,
+    num_heads=6, num_kv_heads=2, batch=2, mlp_ratio=1, num_layers=3,
+)  # fmt: skip
 CASES = [
     (FLAT, "ulysses", {"p": 4, "packed": True}),
     (GROUPED, "ulysses", {"p": 4, "checkpoint": "block", "accumulate": 2}),
@@ -52,6 +61,10 @@ CASES = [
     (FLAT, "dsp-ulysses", {"p": 8, "mesh": {"dsp": 4, "ulysses": 2}, "checkpoint": "block"}),
     (VOLUME, "dsp-dsp", {"p": 6, "mesh": {"outer": 3, "inner": 2}}),
     (VOLUME, "dsp-dsp", {"p": 4, "mesh": {"outer": 2, "inner": 2}, "checkpoint": "block"}),
+    # Parts of one entry: what has come is only viewed, so that sums lie in another order.
+    (SMALL, "dsp", {"p": 6, "shard": "b", "checkpoint": "block"}),
+    # In half precision a ring makes a copy in the end, while what has come last is still alive.
+    (TWICE, "ring", {"p": 2, "shard": "c", "dtype": "bfloat16"}),
 ]
 
 
@@ -64,6 +77,7 @@ def test_options_and_meshes(model, name, how):
 
 
 SHARED_MLP = spec({"time": 4, "space": 4}, ("space", "time"), mlp_per="layer", d_model=24)
+NARROW = spec({"a": 3}, ("a", "a"), mlp_per="layer", d_model=6, num_heads=2, batch=1, num_layers=1)
 CUT = [
     (SHARED_MLP, "dsp", {"p": 2}),
     (SHARED_MLP, "dsp", {"p": 3, "fsdp": "keep", "checkpoint": "block", "accumulate": 2}),
@@ -72,6 +86,8 @@ CUT = [
     (replace(SHARED_MLP, mlp_ratio=1), "dsp", {"p": 4, "fsdp": "keep"}),
     (replace(SHARED_MLP, mlp_ratio=1), "ring", {"p": 2, "fsdp": "keep", "checkpoint": "block"}),
     (FLAT, "usp", {"p": 4, "mesh": {"ulysses": 2, "ring": 2}, "checkpoint": "selective"}),
+    # One head a rank: q, k and v of a packed exchange come back as views.
+    (NARROW, "ulysses", {"p": 2, "packed": True, "checkpoint": "block", "dtype": "bfloat16"}),
 ]
 
 

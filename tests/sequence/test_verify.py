@@ -8,18 +8,23 @@ from mutants import (
     Aliased,
     AlwaysCausal,
     CountedTwice,
+    NeverSwitches,
     NoF,
+    NoMask,
     NoRescale,
     NoSum,
     NoSwitchBack,
     OnlySays,
     PaddedKeys,
+    Remembers,
+    SaysForward,
     SeedPerRank,
     TensorOrder,
     Transposed,
     TwoSamples,
     Unlike,
     Unrecorded,
+    WrongText,
 )
 from own_ring import OwnRing
 
@@ -101,6 +106,14 @@ def test_what_only_one_model_shows_is_found_there(mutant, model):
     assert wb.verify(mutant, ranks=(2,), models=["two dims"]).passed
     report = wb.verify(mutant, ranks=(2,), models=["two dims", model])
     assert (report.first.check, model in report.first.case) == ("output", True), report
+
+
+@pytest.mark.parametrize(
+    ("mutant", "check"), [(SaysForward, "closed form"), (Remembers, "gradients")]
+)
+def test_what_only_a_checkpoint_shows_is_found_there(mutant, check):
+    report = wb.verify(mutant, ranks=(2,), models=["two dims"])
+    assert {(f.check, "computed again" in f.case) for f in report.failures} == {(check, True)}
 
 
 def test_a_layout_that_is_only_said_is_found_by_its_shape():
@@ -231,7 +244,8 @@ def test_only_the_models_that_are_asked_for_are_tried():
     report = wb.verify("dsp", ranks=(2,), models=("all dims jointly", "two dims"))
     report.assert_passed()
     assert [refusal.split(", p=")[0] for refusal in report.refused] == ["all dims jointly"]
-    assert report.counts["output"] == 6  # both on one rank; on two one, in three dtypes and again
+    # Both on one rank; on two one, in three dtypes, with checkpoints, and again.
+    assert report.counts["output"] == 7
 
 
 def test_what_is_no_strategy_is_refused():
@@ -256,19 +270,6 @@ def test_strategies_of_two_axes_get_meshes(name):
     )
 
 
-class NoMask(DSP):
-    """Forgets what is padding in each sample."""
-
-    def attend(self, q, k, v, layout, stage):
-        return super().attend(q, k, v, layout, wb.Stage(tuple(stage)))
-
-
-class WrongText(DSP):
-    def keys_and_values(self, text, *maps):
-        k, v = super().keys_and_values(text, *maps)
-        return k, 2 * v
-
-
 @pytest.mark.parametrize(
     ("wrong", "model", "tensor"),
     [
@@ -282,11 +283,6 @@ def test_samples_and_texts_are_looked_at(wrong, model, tensor):
     assert report.first.check == "output"
     assert report.first.tensor == tensor
     assert model in report.first.case
-
-
-class NeverSwitches(DSP):
-    def arrange(self, x, layout, stage, upcoming):
-        return x, layout
 
 
 def test_a_mistake_is_placed_even_where_a_later_model_raises():

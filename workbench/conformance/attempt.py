@@ -162,7 +162,7 @@ def attempt(comm: Comm, case: Case, device: torch.device) -> Attempt | Raised:
     try:
         with contextlib.nullcontext() if comm.group is None else witness:
             run = (case.cls, case.dtype, 0, case.shard, device, case.mesh)
-            step = RankStep(comm, case.spec, *run)
+            step = RankStep(comm, case.spec, *run, checkpoint=case.checkpoint)
             weights = {name: _kept(w) for name, w in step.model.named_weights()}
             start = step.held(step.strategy.start)
             _fill_padding(step.x, start)
@@ -188,9 +188,14 @@ def _raised(comm: Comm, error: Exception, stream: list[Moment], leaves: list) ->
 
 
 def _watch(step: RankStep, stream: list[Moment]) -> None:
-    """While the model runs, append the residual stream around every branch to ``stream``."""
+    """While the model runs, append the residual stream around every branch to ``stream``.
+
+    What a checkpoint computes again is left out: its gradients tell.
+    """
 
     def seen(place, when, part, layout):
+        if step.world.phase == "backward":
+            return
         known = isinstance(layout, Layout)  # `arrange` may have returned anything
         along = step.strategy.along(layout) if known else step.world
         stream.append(Moment(place, when, _kept(part), layout, along.rank, along.size))

@@ -45,6 +45,8 @@ SPECS: dict[str, TransformerSpec] = {
 }  # fmt: skip
 #: Beside float64: dtype -> the models that are run in it, too.
 ALSO = dict.fromkeys(("float32", "bfloat16"), ("two dims", "uneven, a batch"))
+#: The models that are also run with checkpoints: what a strategy remembers or logs may be off then.
+AGAIN = ("two dims",)
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Case:
     shard: str | None = None
     dtype: str = "float64"
     axes: tuple[tuple[str, int], ...] = ()
+    checkpoint: str = "none"
 
     @property
     def mesh(self) -> dict[str, int] | None:
@@ -76,7 +79,9 @@ class Case:
     def __str__(self) -> str:
         sizes = " ".join(f"{name}={size}" for name, size in self.spec.dims.items())
         cut = f", {self.shard} cut first" if self.shard else ""
-        return f"{self.name} ({sizes}), {ranks_in_words(self.p, self.axes)}, {self.dtype}{cut}"
+        again = ", each block computed again in the backward" if self.checkpoint == "block" else ""
+        ranks = ranks_in_words(self.p, self.axes)
+        return f"{self.name} ({sizes}), {ranks}, {self.dtype}{cut}{again}"
 
 
 def ranks_in_words(p: int, axes: tuple[tuple[str, int], ...]) -> str:
@@ -117,6 +122,8 @@ def cases_of(
             if p == least:
                 dtypes = [dtype for dtype, names in ALSO.items() if name in names]
                 cases += [Case(name, cls, p, shards[0], dtype, axes) for dtype in dtypes]
+                if name in AGAIN:
+                    cases.append(Case(name, cls, p, shards[0], "float64", axes, "block"))
     return cases, refusals
 
 

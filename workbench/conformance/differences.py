@@ -181,6 +181,7 @@ def closed_form(case: Case, ranks: list[Attempt], one: Attempt) -> Iterator[Diff
     for phase in ("forward", "backward", "gradients"):
         logged = sum(record.sent_bytes for record in ranks[0].log if record.phase == phase)
         how = {"p": case.p, "shard": case.shard, "dtype": case.dtype, "mesh": case.mesh}
+        how["checkpoint"] = case.checkpoint
         try:
             predicted = closed_form_bytes(case.spec, case.cls, phase=phase, **how)
         except Exception as error:

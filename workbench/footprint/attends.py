@@ -121,8 +121,8 @@ def by_heads(
     return home, backward
 
 
-def _sides(strategy, layout: Layout, heads: int) -> tuple[Layout, Layout]:
-    by_dim = strategy.geometry.heads(layout, heads)
+def _sides(strategy, layout: Layout, heads: int, first: bool = False) -> tuple[Layout, Layout]:
+    by_dim = strategy.geometry.heads(layout, heads, first)
     return by_dim, by_dim.with_split("heads")
 
 
@@ -148,22 +148,24 @@ def _together(ledger: Ledger, strategy, p: int, qkv, layout: Layout):
     """`ulysses.trade_packed`: each rank's heads of q, k and v side by side."""
     counts = [t.shape[-2] // p for t in qkv]
     *rest, _, channel = qkv[0].shape
-    side = ledger.new("packed", (*rest, p * sum(counts), channel))
-    pair = _sides(strategy, layout, side.shape[-2])
+    side = ledger.new("packed", (p * sum(counts), *rest, channel))
+    pair = _sides(strategy, layout, side.shape[0], first=True)
     traded = _changed(ledger, side, p, pair)
     ledger.drop(side)
-    parts = [traded.narrowed(len(rest), count) for count in counts]
+    together = traded.moved(0, len(rest))
+    parts = [together.narrowed(len(rest), count) for count in counts]
 
     def backward(grads):
-        both = ledger.new("packed", traded.shape)
+        both = ledger.new("packed", together.shape)
         ledger.drop(*grads)
-        home = _changed(ledger, both, p, pair[::-1])
+        home = _changed(ledger, both.moved(len(rest), 0), p, pair[::-1])
         ledger.drop(both)
-        wide = home.viewed((*rest, p, sum(counts), channel))
-        narrow = [wide.narrowed(len(rest) + 1, count) for count in counts]
+        wide = home.viewed((p, sum(counts), *rest, channel))
+        narrow = [wide.narrowed(1, count) for count in counts]
         found = [None] * 3
         for i in (2, 1, 0):
-            found[i] = ledger.reshaped(narrow[i], qkv[i].shape, "gradients of q, k, v")
+            by_token = narrow[i].moved(0, len(rest) + 1).moved(0, len(rest) + 1)
+            found[i] = ledger.reshaped(by_token, qkv[i].shape, "gradients of q, k, v")
         ledger.drop(home)
         return found
 
@@ -191,20 +193,19 @@ def round_ring(ledger: Ledger, p: int, qkv, layout: Layout, stage) -> tuple[Ghos
     held = ledger.hold(own)
     for _ in range(min(p - 1, 3)):  # hops repeat from the second on
         held = _replaced(ledger, held, ledger.new("travelling", own.shape))
-    ledger.drop(held)
     out = sums if wide == ledger.itemsize else _like(q, ledger.new("attended", q.shape))
     ledger.save(q, own, out, lse)
-    ledger.drop(own, lse, *(() if out is sums else (sums,)), q, k, v)
+    ledger.drop(held, own, lse, *(() if out is sums else (sums,)), q, k, v)
     busy = _hops(layout, stage, p)
 
     def backward(grad):
         mine = ledger.reshaped(grad.permuted(order), q.shape, "gradient of attended")
         ledger.drop(grad)
         dq = _like(q, ledger.new("gradients of q, k, v", q.shape, wide))
-        home = _home(ledger, own, busy)
+        home, held = _home(ledger, own, busy)
         if wide != ledger.itemsize:
             dq = _replaced(ledger, dq, _like(q, ledger.new("gradients of q, k, v", q.shape)))
-        ledger.drop(mine, q, out, lse, *(() if ledger.early else (own,)))
+        ledger.drop(*held, mine, q, out, lse, *(() if ledger.early else (own,)))
         dkv = Ghost(home.shape[1:], home.strides[1:], home.cell)
         return [_unfolded(g, t.shape, order) for g, t in zip((dq, dkv, dkv), qkv, strict=True)]
 
@@ -227,8 +228,11 @@ def _hops(layout: Layout, stage, p: int) -> list[bool]:
     return [True, *(computes for computes, run in runs for _ in range(min(run, 4)))]
 
 
-def _home(ledger: Ledger, own: Ghost, hops: Sequence[bool]) -> Ghost:
-    """Keys and values go round again; their gradients with them, and home. One reference more."""
+def _home(ledger: Ledger, own: Ghost, hops: Sequence[bool]) -> tuple[Ghost, list[Ghost]]:
+    """Keys and values go round again; their gradients with them, and home.
+
+    What has come home, with one reference, and what else the function refers to until its end.
+    """
     # Of what is computed again only this function has a reference; else autograd has one, too.
     kv, home, dkv = own if ledger.early else ledger.hold(own), None, None
     used: list[Ghost] = []  # what the last block that was computed looked into
@@ -250,8 +254,8 @@ def _home(ledger: Ledger, own: Ghost, hops: Sequence[bool]) -> Ghost:
         home = (ledger.hold(dkv), arriving)
         if more:
             kv = _replaced(ledger, kv, coming)
-    ledger.drop(kv, dkv, home[0], *used)
-    return ledger.hold(home[1])
+    ledger.drop(home[0])
+    return ledger.hold(home[1]), [kv, dkv, *used]
 
 
 def _replaced(ledger: Ledger, old: Ghost, new: Ghost) -> Ghost:

@@ -138,7 +138,7 @@ def _enter(ledger: Ledger, rank: Rank, x: Ghost, layout: Layout, inside: Layout)
         ledger.gradient(x.shape[-1:])
         ledger.gradient(x.shape[-1:])
         ledger.drop(dh, x, *statistics, *last)
-        total = ledger.new("gradient of stream", x.shape)
+        total = ledger.added(grad, dx, "gradient of stream")
         ledger.drop(grad, dx)
         ledger.settle()
         return total
@@ -155,10 +155,10 @@ def _leave(ledger: Ledger, rank: Rank, x: Ghost, h: Ghost, layout: Layout, insid
     last = chain[-1]
     if outer:
         last = move(ledger, last, *outer[0])
-    total = ledger.new("stream", x.shape)
+    total = ledger.added(x, last, "stream")
     if outer:
         ledger.drop(last)
-    y = ledger.new("stream", x.shape)
+    y = ledger.added(total, total, "stream")  # the bias
     ledger.drop(total, *chain)
 
     def head(grad):

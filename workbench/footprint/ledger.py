@@ -91,6 +91,19 @@ def view_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape | None:
     return tuple(reversed(found))
 
 
+def sum_strides(shape: Shape, first: Shape, second: Shape) -> Shape:
+    """Strides of the sum of two tensors; those of dims of one entry don't matter.
+
+    Its dims lie in the order of the first tensor's, and where that is open, of the second's.
+    """
+    dims = [i for i in reversed(range(len(shape))) if shape[i] > 1]
+    dims.sort(key=lambda i: (first[i], second[i]))
+    strides, stride = [1] * len(shape), 1
+    for i in dims:
+        strides[i], stride = stride, stride * shape[i]
+    return tuple(strides)
+
+
 class Ledger:
     """Allocations and releases in order, by counting who still refers to each storage.
 
@@ -133,6 +146,11 @@ class Ledger:
         self.counts.append(1)
         self.entries.append(cell)
         return Ghost(shape, strides_of(shape), cell)
+
+    def added(self, a: Ghost, b: Ghost, name: str) -> Ghost:
+        """Allocate their sum."""
+        strides = sum_strides(a.shape, a.strides, b.strides)
+        return self.new(name, a.shape)._replace(strides=strides)
 
     def hold(self, ghost: Ghost) -> Ghost:
         """One more reference to it."""

@@ -7,11 +7,11 @@ from math import prod
 import torch
 
 from workbench.footprint.attends import ATTENDS
-from workbench.footprint.ledger import Ledger, NotCovered, Shape, Stretch
+from workbench.footprint.ledger import Ledger, NotCovered, Shape, Stretch, sum_strides
 from workbench.footprint.moves import Probe
 from workbench.footprint.projections import Rank
 from workbench.footprint.sharded import Sharded, alone, group_bytes
-from workbench.footprint.walk import Gradient, Walk
+from workbench.footprint.walk import Block, Gradient, Walk
 from workbench.layout import Layout, shard_size
 from workbench.mesh import Mesh
 from workbench.rank import own_comm
@@ -78,12 +78,13 @@ class StepForm:
     def stretches(self) -> Iterator[tuple[str, int | None, Stretch]]:
         """(moment, layer, stretch) of all parts of the step, in order."""
         blocks = self.walk.blocks(self.spec)
-        loss, last = self._loss(blocks[-1][1].after)
-        for part in range(self.accumulate):
-            grad, adds = last, part > 0
-            yield from self._forward(blocks)
-            yield "loss", None, loss
-            yield from self._backward(blocks, grad, adds)
+        loss, last = self._loss(blocks[-1][1])
+        for adds, times in ((False, 1), (True, self.accumulate - 1)):
+            if times:
+                part = [*self._forward(blocks), ("loss", None, loss)]
+                part += self._backward(blocks, last, adds)
+                for _ in range(times):
+                    yield from part
         yield "end", None, self._end(self.walk.shape(blocks[-1][1].after))
 
     def _forward(self, blocks) -> Iterator[tuple[str, int | None, Stretch]]:
@@ -110,10 +111,10 @@ class StepForm:
         if self.fsdp:
             yield "backward", None, alone(self.fsdp.backward_ends())
 
-    def _loss(self, layout: Layout) -> tuple[Stretch, Gradient]:
+    def _loss(self, block: Block) -> tuple[Stretch, Gradient]:
         """Mean square of the output without its padding, and its gradient."""
         ledger = Ledger(self.itemsize)
-        shapes = self._trimmed(layout)
+        shapes, strides = self._trimmed(block.after), self.walk.leaves(block).strides
         squares = ledger.new("squares", shapes[-1])
         total = ledger.new("loss", ())
         ledger.drop(squares)
@@ -122,6 +123,7 @@ class StepForm:
         ledger.new("gradient of loss", ())  # until the backward is through
         scaled = ledger.new("gradient of loss", ())
         power, product, grad = (ledger.new("squares", shapes[-1]) for _ in range(3))
+        grad = grad._replace(strides=sum_strides(shapes[-1], strides, strides))
         ledger.drop(power, product, scaled)
         for shape in (shapes[-1], *shapes[-2::-1]):
             wider = ledger.new("gradient of stream", shape)

@@ -5,7 +5,7 @@ from itertools import repeat
 from typing import NamedTuple
 
 from workbench.footprint.branches import attention, mlp
-from workbench.footprint.ledger import Ghost, Ledger, Shape, Stretch
+from workbench.footprint.ledger import Ghost, Ledger, Shape, Stretch, strides_of
 from workbench.footprint.moves import back, move
 from workbench.footprint.projections import Moves, Rank
 from workbench.footprint.sharded import Backward, Forward, emit
@@ -26,9 +26,13 @@ class Gradient(NamedTuple):
 
 
 class Block(NamedTuple):
-    """An attention with the MLP after it, if one follows; all that its buffers depend on."""
+    """An attention with the MLP after it, if one follows; all that its buffers depend on.
+
+    ``strides`` are those of the stream that it is given.
+    """
 
     number: int
+    strides: Shape
     layout: Layout
     after: Layout
     moves: Moves
@@ -63,18 +67,19 @@ class Walk:
     def blocks(self, spec) -> list[tuple[int, Block]]:
         """(layer, block) of all blocks. What a layer does depends on the next ones at most."""
         layout, found, known = self._same(self.rank.strategy.start), [], {}
+        strides = strides_of(self.shape(layout))
         branches = _layer_blocks(spec)
         for layer in range(spec.num_layers):
             ahead = spec.num_layers - layer - 1 if self.arranges else 0
             ahead = min(ahead, AHEAD) if self.near else ahead
-            key = (id(layout), ahead)
+            key = (id(layout), strides, ahead)
             if key not in known:
-                known[key] = self._layer(layout, branches, ahead)
-            mine, layout = known[key]
+                known[key] = self._layer(layout, strides, branches, ahead)
+            mine, layout, strides = known[key]
             found += [(layer, block) for block in mine]
         return found
 
-    def _layer(self, layout, per_layer, ahead) -> tuple[list[Block], Layout]:
+    def _layer(self, layout, strides, per_layer, ahead) -> tuple[list[Block], Layout, Shape]:
         strategy, mine = self.rank.strategy, []
         stages = [branches[0][1] for branches in per_layer]
         for i, branches in enumerate(per_layer):
@@ -85,10 +90,17 @@ class Walk:
                 (_, layout), moves = self.rank.probe.noted(strategy.arrange, *given)
                 layout = self._same(layout)
             through = [(p, id(self._same(a)), id(self._same(b))) for p, a, b in moves]
-            key = (id(before), id(layout), *through, i)
-            block = Block(len(self._blocks), before, layout, moves, branches)
-            mine.append(self._blocks.setdefault(key, block))
-        return mine, layout
+            key = (id(before), strides, id(layout), *through, i)
+            if key not in self._blocks:
+                block = Block(len(self._blocks), strides, before, layout, moves, branches)
+                self._blocks[key], self._spare[block.number] = block, self._run(block)
+            mine.append(self._blocks[key])
+            strides = self.leaves(mine[-1]).strides
+        return mine, layout, strides
+
+    def leaves(self, block: Block) -> Ghost:
+        """The stream after the block, before its backward has been gone through."""
+        return self._spare[block.number].y
 
     def _same(self, layout: Layout) -> Layout:
         """One object for all layouts that are equal: cheap to compare."""
@@ -109,7 +121,7 @@ class Walk:
         """
         key = (block.number, leaf, cut)
         if key not in self._forward:
-            if cut or block.number not in self._spare:
+            if cut:
                 self._spare[block.number] = self._run(block, cut)
             run = self._spare[block.number]
             self._forward[key] = Stretch.of(run.ledger, 0, 0, run.y.cell, leaf)
@@ -135,7 +147,7 @@ class Walk:
         """The block's forward; in a checkpointed one only its input is kept."""
         ledger = Ledger(self.itemsize, keep=not self.again, early=self.again)
         ledger.where = block.branches[0][-1]
-        x = ledger.given("stream", self.shape(block.layout))
+        x = ledger.given("stream", self.shape(block.layout), block.strides)
         if not (self.again and self.inside):
             x = self._arranged(ledger, block, x)
         start = ledger.hold(x) if self.again else None

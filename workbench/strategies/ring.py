@@ -92,7 +92,8 @@ class _RingAttention(torch.autograd.Function):
         wide = torch.promote_types(q.dtype, torch.float32)
         out = torch.zeros_like(q, dtype=wide)
         lse = q.new_full(q.shape[:-1], -torch.inf, dtype=wide)
-        kv = own = torch.stack([k, v])
+        kv = own = k.new_empty((2, *k.shape))  # not `stack`, which may leave it in another order
+        own[0], own[1] = k, v
         given = (stage, layout, comm.rank)
         for hop in range(comm.size):
             more = hop + 1 < comm.size

@@ -3,8 +3,8 @@
     q, k, v [B, T/sp, S, H, C] --all_to_all--> [B, T, S, H/sp, C] --attend--> o
     o       [B, T, S, H/sp, C] --all_to_all--> [B, T/sp, S, H, C]
 
-Stages that do not attend along the cut dim need nothing. Where there are fewer heads of keys and
-values than ranks, copies of them are sent. ``packed`` sends q, k and v in one exchange.
+Other stages need nothing. Where there are fewer heads of keys and values than ranks, copies of them
+are sent. ``packed`` sends q, k and v in one exchange.
 
 Source: Jacobs et al. (2023), arXiv:2309.14509.
 """
@@ -78,19 +78,19 @@ def by_heads(
     """Run ``attend(q, k, v)`` with heads cut over ``comm`` in place of the dim of ``layout``."""
     copies = sent_heads(geometry, comm.size) // geometry.kv_heads
     k, v = (t.repeat_interleave(copies, -2) if copies > 1 else t for t in (k, v))
-    if packed:
-        q, k, v = trade_packed((q, k, v), comm, geometry, layout)
-    else:
-        q, k, v = (trade(t, comm, geometry, layout) for t in (q, k, v))
+    how = comm, geometry, layout
+    q, k, v = trade_packed((q, k, v), *how) if packed else (trade(t, *how) for t in (q, k, v))
     by_dim = geometry.heads(layout)
     return comm.relayout(attend(q, k, v), by_dim.with_split("heads"), by_dim)
 
 
 def trade_packed(qkv: Sequence[Tensor], comm: Comm, geometry: Geometry, layout: Layout):
-    """Each rank's heads of queries, keys and values go side by side, in one exchange."""
-    parts = [t.unflatten(-2, (comm.size, -1)) for t in qkv]
-    together = trade(torch.cat(parts, -2).flatten(-3, -2), comm, geometry, layout)
-    return together.split([part.shape[-2] for part in parts], -2)
+    """Each rank's heads of q, k and v go side by side: ready to be sent, and quick to attend to."""
+    parts = [t.unflatten(-2, (comm.size, -1)).movedim((-3, -2), (0, 1)) for t in qkv]
+    side = torch.cat(parts, 1).flatten(0, 1)
+    by_dim = geometry.heads(layout, len(side), first=True)
+    together = comm.relayout(side, by_dim, by_dim.with_split("heads")).movedim(0, -2)
+    return together.split([part.shape[1] for part in parts], -2)
 
 
 def trade(t: KVHeads, comm: Comm, geometry: Geometry, layout: Layout) -> Tensor:
