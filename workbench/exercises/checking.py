@@ -11,6 +11,7 @@ from math import isclose
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 
 #: The cases of an exercise are the same in every session.
@@ -139,7 +140,8 @@ def by_cases(
         cases, found = made(), []
         for case in cases:
             try:
-                found.append(answer(*copy.deepcopy(case.given)) if function else answer)
+                value = answer(*copy.deepcopy(case.given)) if function else answer
+                found.append(plain(value, case.expected))
             except Exception as error:
                 said = f"it raised {type(error).__name__}: {error}"
                 return Verdict(False, f"Tried {case.where}: {said}.")
@@ -157,6 +159,23 @@ def by_cases(
     return grade
 
 
+def plain(value: Any, expected: Any) -> Any:
+    """Numbers in a tensor or an array as plain ones, where such are expected; an array as a tensor.
+
+    Examples
+    --------
+    >>> plain(torch.tensor(2.5), 1.0), plain(torch.tensor([1, 2]), [3, 4])
+    (2.5, [1, 2])
+    """
+    if isinstance(expected, torch.Tensor):
+        return torch.as_tensor(value) if isinstance(value, np.ndarray) else value
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        value = value.tolist()
+    if all(isinstance(v, list | tuple) for v in (value, expected)) and len(value) == len(expected):
+        return [plain(*pair) for pair in zip(value, expected, strict=True)]
+    return value
+
+
 def same(found: Any, expected: Any) -> bool:
     """Equal: numbers up to rounding, tensors in shape and values, lists entry by entry."""
     if isinstance(expected, torch.Tensor):
@@ -170,7 +189,7 @@ def same(found: Any, expected: Any) -> bool:
         alike = isinstance(found, list | tuple) and len(found) == len(expected)
         return alike and all(map(same, found, expected))
     if isinstance(expected, str):
-        return isinstance(found, str) and _plain(found) == _plain(expected)
+        return isinstance(found, str) and letters(found) == letters(expected)
     return bool(found == expected)
 
 
@@ -230,7 +249,7 @@ def _lists_differ(found, expected) -> str:
     if len(found) != len(expected):
         return f"That has too {'many' if len(found) > len(expected) else 'few'} entries."
     wrong = [i for i, pair in enumerate(zip(found, expected, strict=True)) if not same(*pair)]
-    if sorted(map(_plain, found)) == sorted(map(_plain, expected)):
+    if sorted(map(letters, found)) == sorted(map(letters, expected)):
         return "The entries are right, their order is not."
     tensors = [x for x in (found[wrong[0]], expected[wrong[0]]) if isinstance(x, torch.Tensor)]
     more = _tensors_differ(*tensors) if len(tensors) == 2 else ""
@@ -251,7 +270,7 @@ def _all_close(values) -> bool:
     return all(isclose(first, other, rel_tol=1e-9) for other in others)
 
 
-def _plain(value) -> str:
+def letters(value) -> str:
     """Without what may be spelled in several ways: "All-gather", "T/p" for "T/sp", brackets."""
     return re.sub(r"/p\b", "/sp", re.sub(r"[]\s_[-]", "", str(value))).lower()
 

@@ -71,7 +71,8 @@ def _ends(rng):
     from workbench.federated.claims.verdict import verdict
 
     cases = []
-    for low, high in ((2, 5), (-6, -2), (0.2, 4), (-4, -0.3), (-0.5, 0.6), (-3, 4), (0.1, 0.8)):
+    sizes = ((2, 5), (-6, -2), (0.2, 4), (-4, -0.3), (-0.5, 0.6), (-3, 4), (0.1, 0.8), (1, 3))
+    for low, high in (*sizes, (-3, -1)):
         smallest = rng.uniform(0.01, 0.2)
         ends = (low * smallest, high * smallest)
         where = f"the interval {ends[0]:+.3f} to {ends[1]:+.3f}, smallest effect {smallest:.3f}"
@@ -90,6 +91,13 @@ check_verdict = Exercise(
     by_cases(
         _ends,
         {
+            "An effect that is just the smallest is not above it.": lambda low, high, smallest: (
+                "supported"
+                if low >= smallest
+                else "contradicted"
+                if high <= -smallest
+                else "not at this scale"
+            ),
             "An effect too small to interest anybody is no support: use `smallest`.": (
                 lambda low, high, smallest: (
                     "supported" if low > 0 else "contradicted" if high < 0 else "not at this scale"

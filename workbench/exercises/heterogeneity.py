@@ -61,24 +61,30 @@ check_dealt_rows = Exercise(
 
 
 def _waits(rng):
+    cases, seed = [], rng.randrange(10**6)
+    known, _ = _clock(seed, 1e6)
+    notes = {1e6: "nobody is late", 1e-3: "everybody is late"}
+    notes[sorted(known)[3]] = "somebody is due exactly at the deadline"
+    for deadline in (1.2, 2.0, *notes):
+        due, used = _clock(seed if deadline in known else rng.randrange(10**6), deadline)
+        seconds = max(due) if len(used) == len(due) else deadline
+        where = f"due after {[round(t, 3) for t in due]} s, the deadline is {deadline:.4g} s"
+        note = notes.get(deadline, "some are late")
+        cases.append(Case((due, deadline), (used, seconds), where, note=note))
+    return cases
+
+
+def _clock(seed, deadline):
+    """When each of 6 clients is due on the simulated clock [s], and who is in time."""
     from workbench.federated import FederatedTask, System
     from workbench.federated.clock import simulated_round
     from workbench.federated.options.compression import Spec
 
-    cases, specs = [], {"a": Spec((8, 8))}
-    notes = {1e6: "nobody is late", 1e-3: "everybody is late"}
-    for deadline in (1.2, 2.0, 1e6, 1e-3):
-        system = System(speed_sigma=0.8, deadline_s=deadline, step_s=0.3)
-        task = FederatedTask(num_clients=6, clients_per_round=6, seed=rng.randrange(10**6))
-        task = FederatedTask(num_clients=6, clients_per_round=6, seed=task.seed, system=system)
-        done = simulated_round(task, 1, specs)
-        due = [round(done.due_s[c], 3) for c in done.asked]
-        used = [c for c in done.asked if c not in done.left_out]
-        seconds = max(due) if len(used) == len(due) else deadline
-        where = f"due after {due} s, the deadline is {deadline:g} s"
-        note = notes.get(deadline, "some are late")
-        cases.append(Case((due, deadline), (used, seconds), where, note=note))
-    return cases
+    system = System(speed_sigma=0.8, deadline_s=deadline, step_s=0.3)
+    task = FederatedTask(num_clients=6, clients_per_round=6, seed=seed, system=system)
+    done = simulated_round(task, 1, {"a": Spec((8, 8))})
+    due = [float(done.due_s[c]) for c in done.asked]
+    return due, [c for c in done.asked if c not in done.left_out]
 
 
 def _in_time(due, deadline):
@@ -114,6 +120,10 @@ check_deadline = Exercise(
                 max(due),
             ),
             "Two things are asked for: the list, and the seconds.": _in_time,
+            "Whoever is due exactly at the deadline is in time.": lambda due, deadline: (
+                [i for i, t in enumerate(due) if t < deadline],
+                deadline if any(t >= deadline for t in due) else max(due),
+            ),
             "Those are the late ones.": lambda due, deadline: (
                 [i for i, t in enumerate(due) if t > deadline],
                 min(max(due), deadline),

@@ -3,9 +3,10 @@
 import html
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
-from workbench.exercises.checking import boxed
+from workbench.exercises.checking import boxed, letters
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,16 @@ def beside(prediction: Any, found: Any, say: Callable[[Any], str] = str) -> Comp
             f"You predicted nothing; it is {say(found)}. "
             "Type a guess above and run again: guessing first helps."
         )
-    if prediction == found:
+    if prediction == found or (isinstance(found, str) and letters(prediction) == letters(found)):
         return Comparison(f"You predicted {say(found)}, and so it is.")
-    if isinstance(prediction, str) and not isinstance(found, str):
+    if isinstance(found, Real) and not isinstance(prediction, Real):
         return Comparison(f"You typed {prediction!r}; type a number, without quotes and units.")
-    text = f"You predicted {say(prediction)}; it is {say(found)}."
+    guess = say(prediction)
+    if guess == say(found):
+        return Comparison(f"You predicted {guess}, and so it is, as far as it is shown.")
+    if isinstance(prediction, Real) and guess == say(0):  # it is not 0, only small
+        guess = f"{prediction:g}"
+    text = f"You predicted {guess}; it is {say(found)}."
     numbers = all(isinstance(v, int | float) and v > 0 for v in (prediction, found))
     if numbers and not isinstance(found, bool):
         ratio = prediction / found

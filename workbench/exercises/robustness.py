@@ -43,7 +43,7 @@ def _lists(rng):
     from workbench.federated.defence import trimmed_mean
 
     cases = []
-    for clients, trim in ((5, 0.2), (8, 0.25), (11, 0.3)):
+    for clients, trim in ((5, 0.2), (8, 0.25), (7, 0.25), (11, 0.3)):
         values = [round(rng.uniform(-3, 3), 2) for _ in range(clients - 1)]
         values.insert(rng.randrange(clients), 50.0)
         expected = float(trimmed_mean(np.array(values)[:, None], trim)[0])
@@ -69,6 +69,9 @@ check_trimmed_mean = Exercise(
             "Nothing is cut off.": lambda values, trim: _cut(values, 0, 0),
             "Only the largest are cut off.": lambda values, trim: _cut(
                 values, 0, int(trim * len(values))
+            ),
+            "int() rounds down.": lambda values, trim: _cut(
+                values, round(trim * len(values)), round(trim * len(values))
             ),
             "Only half as many are cut off: `trim` is for each end.": lambda values, trim: _cut(
                 values, int(trim * len(values)) // 2, int(trim * len(values)) // 2
