@@ -6,7 +6,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import inf
+from numbers import Real
 
+from workbench.box import SLOWEST
 from workbench.collectives import Collective, crossing_bytes
 from workbench.launch import run_box, run_local
 from workbench.rank import rank_step
@@ -77,6 +80,12 @@ def measure(
         cls = select(name, spec, p)
         runs.append((name, cls, choose_shard(cls, spec, p, spec.branches, None)))
 
+    for speed in gbit_per_s:
+        if not isinstance(speed, Real) or not SLOWEST / GBIT_PER_S <= speed < inf:
+            raise ValueError(
+                f"a wire's speed is a finite number of Gbit/s, {SLOWEST / GBIT_PER_S:g} or more; "
+                f"got {speed!r}"
+            )
     fn = partial(_medians, spec=spec, runs=runs, repeats=repeats)
     how = {"nodes": nodes, "ranks_per_node": ranks_per_node, "timeout_s": timeout_s}
     local, rows = run_local(fn, p, timeout_s=timeout_s), []

@@ -38,16 +38,22 @@ def test_points_are_plans_and_the_line_is_what_no_other_beats(plans):
 def test_bars_are_as_long_as_steps_take_and_refusals_say_why(plans):
     drawn = figures.plan_svg(plans)
     lengths = []
-    for points in re.findall(r'<polygon points="([^"]*)"', drawn):
+    filled = r'<polygon points="([^"]*)"(?![^>]*#FFFFFF)'
+    for points in re.findall(filled, drawn):
         xs = [float(pair.split(",")[0]) for pair in points.split()]
         lengths.append(max(xs) - min(xs))
     fits = [q for q in plans if q.fits]
     longest = max(q.seconds for q in fits)
     for length, q in zip(lengths, fits, strict=True):
         assert length / max(lengths) == pytest.approx(q.seconds / longest, abs=0.002)
-    assert drawn.count("gives each rank whole attention heads") == len(plans) - len(fits)
+    rows = drawn.count(">gives each rank whole attention heads")
+    whole = drawn.count("ulysses gives each rank whole attention heads")  # what a pointer shows
+    assert rows == whole == len(plans) - len(fits)
     text = figures.plan_caption(plans)
-    assert f"{len(plans) - len(fits)} of {len(plans)} don't fit." in text
+    lost = [q for q in plans if not q.fits]
+    large = sum(q.memory_bytes is not None for q in lost)
+    assert (f"{large} of {len(plans)} don't fit" in text) == (large > 0)
+    assert f"{len(lost) - large} can't run." in text
     assert fits[0].reason in text
     assert figures.plan_caption(plans[len(fits) :]).startswith("None of")
 

@@ -58,9 +58,9 @@ def test_curves_are_the_numbers_and_say_where_the_lowest_changes():
     assert [list(line.x) for line in figure.data] == [[1, 2, 4], [1, 2, 4], [1]]
     assert list(figure.data[1].y) == [3.0, 3.0, 3.0]
     assert figure.data[0].line.color == figures.COLOURS["dsp"]
-    assert [shape.x0 for shape in figure.layout.shapes] == [pytest.approx(8**0.5)]
+    assert [shape.x0 for shape in figure.layout.shapes] == [pytest.approx(3)]  # where 3 = n
     text = figures.caption(figure)
-    assert "At tokens 1 dsp is lowest, 9 times below single." in text
+    assert "At 1 (tokens) dsp is lowest, 9 times below single." in text
     assert "Between 2 and 4 ring falls below dsp." in text
     relative = figures.time_curves(series, "tokens", "dsp")
     assert list(relative.data[1].y) == [3.0, 1.5, 0.75]

@@ -111,10 +111,9 @@ def _figure(value: float, interval: tuple[float, float], of: Line, what: str) ->
 
 
 def _rate(found: Line, what: str) -> Figure:
-    """One over a slope; infinite where none was seen."""
-    rate, high, low = (
-        1 / s if s else math.inf for s in (found.per_unit_s, *found.per_unit_interval)
-    )
+    """One over a slope; where none was seen, the slowest of its interval, be it infinite."""
+    high, low = (1 / s if s else math.inf for s in found.per_unit_interval)
+    rate = 1 / found.per_unit_s if found.per_unit_s else low
     return _figure(rate, (low, high), found, what)
 
 

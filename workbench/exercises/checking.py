@@ -211,7 +211,8 @@ def difference(found: list[Any], cases: list[Case], wrong: list[int]) -> str:
     notes = {cases[i].note for i in wrong}
     if len(wrong) == len(cases):
         return kind
-    if len(notes) == 1 and all(c.note not in notes for i, c in enumerate(cases) if i not in wrong):
+    elsewhere = {case.note for i, case in enumerate(cases) if i not in wrong}
+    if len(notes) == 1 and not notes & (elsewhere | {""}):
         return f"{kind} It is wrong only where {notes.pop()}."
     return f"{kind} It is right in {len(cases) - len(wrong)} of {len(cases)} cases."
 

@@ -126,6 +126,9 @@ check_smallest_change = Exercise(
             "That leaves most room; a smaller change would do.": lambda peaks, budget: (
                 peaks.index(min(peaks)) if min(peaks) <= budget else -1
             ),
+            "A peak that is just the budget fits.": lambda peaks, budget: next(
+                (i for i, peak in enumerate(peaks) if peak < budget), -1
+            ),
             "You counted from 1.": lambda peaks, budget: next(
                 (i + 1 for i, peak in enumerate(peaks) if peak <= budget), -1
             ),

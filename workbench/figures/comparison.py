@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 
 from workbench.figures.layouts import MOST_RANKS, frames_of, marks_caption, strip_picture
 from workbench.figures.marks import Picture, Text, rectangle, svg
@@ -68,7 +69,7 @@ def _row(volume: Volume, y: float, scale: float) -> list:
 def _reason(strategy: str, refusal: str) -> str:
     """The first sentence of a refusal, without the strategy's name, short enough for a row."""
     reason = refusal.split(". ")[0].removeprefix(strategy + " ")
-    return reason if len(reason) <= _LINE else reason[: _LINE - 1] + "…"
+    return shorten(reason, _LINE, placeholder=" …")
 
 
 def _add_layouts(page: Picture, spec: TransformerSpec, name: str, p: int) -> list[Frame]:

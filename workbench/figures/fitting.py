@@ -1,13 +1,14 @@
 """What ranks hold at their peak, by kind, against the memory of a device."""
 
 from collections.abc import Mapping
+from textwrap import shorten
 
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
 from workbench.figures.marks import Picture, Text, printed, rectangle, svg
 from workbench.figures.memory import KIND_COLOURS
-from workbench.figures.style import INK, captioned, colour_of, styled
+from workbench.figures.style import INK, PAPER, captioned, colour_of, log_ticks, styled
 from workbench.footprint import KINDS, Memory
 from workbench.units import human_bytes
 
@@ -54,20 +55,21 @@ def _chart(rows: Mapping[str, Memory | str], budget: int) -> Picture:
         page.marks.append(Text(place, 38, head, 11, bold=True))
     peaks = [row.peak_bytes for row in rows.values() if not isinstance(row, str)]
     scale = _LONGEST / max(budget, *peaks, 1)
-    for i, (name, row) in enumerate(rows.items()):
-        page.marks += _row(name, row, 52 + _ROW * i, scale, budget)
     at = _LEFT + budget * scale
     tip = f"the device: {budget:,} B"
     page.marks.append(rectangle(at - 1, 46, at + 1, page.height - 12, _OVER, edge=_OVER, tip=tip))
     page.marks.append(Text(at, 38, human_bytes(budget), 11, colour=_OVER))
+    for i, (name, row) in enumerate(rows.items()):
+        page.marks += _row(name, row, 52 + _ROW * i, scale, budget)
     return page
 
 
 def _row(name: str, row: Memory | str, y: float, scale: float, budget: int) -> list:
     marks, x = [Text(_LEFT - 8, y + 10, name, 11, "end")], float(_LEFT)
     if isinstance(row, str):
-        reason = row if len(row) <= _LINE else row[: _LINE - 1] + "…"
-        return [*marks, Text(_LEFT, y + 10, reason, 10, "start", colour=_OVER)]
+        whole = rectangle(_LEFT, y, _LEFT + _LONGEST, y + 19, PAPER, tip=row)
+        reason = shorten(row, _LINE, placeholder=" …")
+        return [*marks, whole, Text(_LEFT, y + 10, reason, 10, "start", colour=_OVER)]
     for kind, size in row.kinds.items():
         if size:
             tip = f"{name}, {kind}: {size:,} B"
@@ -134,8 +136,9 @@ def peak_curves(series: Mapping[str, Mapping[int, Memory]], budget_bytes: int, x
         name="a device's memory", line={"color": _OVER, "dash": "dot"},
     ))  # fmt: skip
     styled(figure, "A rank's peak (by closed form)", height=420)
-    figure.update_xaxes(title=x, type="log")
-    figure.update_yaxes(title="memory of a rank [GB]", type="log")
+    peaks = [row.peak_bytes / 1e9 for at in series.values() for row in at.values()]
+    figure.update_xaxes(title=x, type="log", **log_ticks(sizes))
+    figure.update_yaxes(title="memory of a rank [GB]", type="log", **log_ticks(peaks))
     return captioned(
         figure,
         f"Largest {x} of those drawn that fit into {human_bytes(budget_bytes)}: {'; '.join(ends)}.",

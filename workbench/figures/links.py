@@ -10,7 +10,16 @@ from workbench.calibration import Checked, Row, line, median_error
 from workbench.calibration.grid import NOISY
 from workbench.cluster import Cluster
 from workbench.figures.marks import Arrow, Picture, Text, printed, rectangle
-from workbench.figures.style import INK, KINDS, PALE, byte_ticks, captioned, colour_of, styled
+from workbench.figures.style import (
+    INK,
+    KINDS,
+    PALE,
+    byte_ticks,
+    captioned,
+    colour_of,
+    log_ticks,
+    styled,
+)
 from workbench.units import human_bytes, human_seconds
 
 #: Most devices of a node that are drawn one by one.
@@ -83,17 +92,18 @@ def link_lines(rows: Sequence[Row], kinds: Sequence[str] = tuple(KINDS)) -> go.F
             x=sizes, y=[found.alpha_s + size * found.per_unit_s for size in sizes], mode="lines",
             line={"color": KINDS[kind]}, showlegend=False, hoverinfo="skip",
         ))  # fmt: skip
-        rate = 1 / found.per_unit_s if found.per_unit_s else float("inf")
+        rate = f"{human_bytes(1 / found.per_unit_s)}/s" if found.per_unit_s else "no slope is seen"
         said.append(
             f"{kind}: alpha {human_seconds(found.alpha_s)} "
             f"({human_seconds(found.alpha_interval[0])} to "
-            f"{human_seconds(found.alpha_interval[1])}), {human_bytes(rate)}/s, worst size "
-            f"{found.misfit:.0%} off"
+            f"{human_seconds(found.alpha_interval[1])}), {rate}, "
+            f"worst size {found.misfit:.0%} off"
         )
     styled(figure, "Collectives of this machine: dots measured, lines fitted", height=440)
     figure.update_xaxes(title="bytes a rank sends", type="log",
                         **byte_ticks(int(row.size) for row in drawn))  # fmt: skip
-    figure.update_yaxes(title="seconds", type="log")
+    seconds = [second for row in drawn for second in row.seconds]
+    figure.update_yaxes(title="seconds", type="log", **log_ticks(seconds, human_seconds))
     return captioned(figure, f"Means, with the range of all repeats. {'; '.join(said)}.")
 
 
@@ -139,8 +149,9 @@ def checked_steps(rows: Sequence[Checked]) -> go.Figure:
     figure.add_trace(go.Scatter(x=ends, y=ends, mode="lines", showlegend=False, hoverinfo="skip",
                                 line={"color": INK, "width": 1}))  # fmt: skip
     styled(figure, "Steps of this machine: predicted, then measured", height=440)
-    figure.update_xaxes(title="measured seconds", type="log")
-    figure.update_yaxes(title="predicted seconds", type="log")
+    ticks = log_ticks(ends, human_seconds)
+    figure.update_xaxes(title="measured seconds", type="log", **ticks)
+    figure.update_yaxes(title="predicted seconds", type="log", **ticks)
     return captioned(figure, _checked_words(rows))
 
 

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from math import log10
+from textwrap import shorten
 
 import plotly.graph_objects as go
 
 from workbench.figures.marks import Picture, Text, rectangle, svg
-from workbench.figures.style import INK, captioned, colour_of, styled
+from workbench.figures.style import INK, PAPER, captioned, colour_of, log_ticks, styled
 from workbench.planner import Plan, pareto
 from workbench.units import human_bytes, human_seconds
 
 #: Pixels: where bars begin, the longest of them, a row; characters of a reason in one line.
-_LEFT, _LONGEST, _ROW, _LINE = 170, 330, 24, 105
+_LEFT, _LONGEST, _ROW, _LINE = 245, 260, 24, 105
+#: Strategies of two axes share a colour; dots tell them apart.
+_SYMBOLS = {"usp": "diamond", "dsp-ulysses": "square", "dsp-dsp": "triangle-up"}
 
 
 def pareto_chart(plans: Sequence[Plan], budget_bytes: int) -> go.Figure:
@@ -30,7 +33,8 @@ def pareto_chart(plans: Sequence[Plan], budget_bytes: int) -> go.Figure:
         these = [q for q in runs if q.strategy == name]
         figure.add_trace(go.Scatter(
             x=[q.seconds for q in these], y=[q.memory_bytes / 1e9 for q in these], name=name,
-            mode="markers", marker={"color": colour_of(name), "size": 8},
+            mode="markers",
+            marker={"color": colour_of(name), "size": 8, "symbol": _SYMBOLS.get(name, "circle")},
             text=[_words(q) for q in these],
             hovertemplate="%{text}: %{x:.3g} s, %{y:.3g} GB<extra></extra>",
         ))  # fmt: skip
@@ -45,8 +49,9 @@ def pareto_chart(plans: Sequence[Plan], budget_bytes: int) -> go.Figure:
         showarrow=False, xanchor="right", yanchor="bottom",
     )  # fmt: skip
     styled(figure, "Plans: memory against time (predicted)", height=460)
-    figure.update_xaxes(title="seconds of a step", type="log")
-    figure.update_yaxes(title="memory of a rank [GB]", type="log")
+    seconds, held = [q.seconds for q in runs], [q.memory_bytes / 1e9 for q in runs]
+    figure.update_xaxes(title="seconds of a step", type="log", **log_ticks(seconds, human_seconds))
+    figure.update_yaxes(title="memory of a rank [GB]", type="log", **log_ticks(held))
     fast, small = front[0], front[-1]
     return captioned(
         figure,
@@ -84,8 +89,9 @@ def _row(q: Plan, y: float, scale: float) -> list:
     name = Text(_LEFT - 8, y + 9, _words(q), 11, "end")
     if not q.fits:
         reason = q.reason.removeprefix(q.strategy + " ")
-        reason = reason if len(reason) <= _LINE else reason[: _LINE - 1] + "…"
-        return [name, Text(_LEFT, y + 9, reason, 10, "start", colour="#A00000")]
+        reason = shorten(reason, _LINE, placeholder=" …")
+        whole = rectangle(_LEFT, y, 815, y + 17, PAPER, tip=q.reason)
+        return [name, whole, Text(_LEFT, y + 9, reason, 10, "start", colour="#A00000")]
     end, took = _LEFT + q.seconds * scale, human_seconds(q.seconds)
     bar = rectangle(_LEFT, y, end, y + 17, colour_of(q.strategy), tip=f"{_words(q)}: {took}")
     held = human_bytes(q.memory_bytes)
@@ -105,4 +111,8 @@ def plan_caption(plans: Sequence[Plan]) -> str:
     )
     if len(fits) > 1:
         text += f" Next is {_words(fits[1])}, with {fits[1].seconds / best.seconds:.2f} times that."
-    return f"{text} {len(plans) - len(fits)} of {len(plans)} don't fit."
+    lost = [q for q in plans if not q.fits]
+    large = sum(q.memory_bytes is not None for q in lost)
+    said = [f"{large} of {len(plans)} don't fit"] if large else []
+    said += [f"{len(lost) - large} can't run"] if len(lost) > large else []
+    return f"{text} {', '.join(said or ['All fit'])}."

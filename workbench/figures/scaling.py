@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from workbench.figures.style import INK, captioned, colour_of, styled
+from workbench.figures.style import INK, captioned, colour_of, log_ticks, styled
 from workbench.planner import Point
 from workbench.units import human_seconds
 
@@ -42,8 +42,11 @@ def scaling_chart(series: Mapping[str, Sequence[Point]]) -> go.Figure:
     most = max(q.band.checked_to for points in series.values() for q in points)
     figure.add_vline(x=most, line={"color": INK, "dash": "dot", "width": 1})
     styled(figure, "Seconds of a step (predicted), and the band of errors", height=430)
-    figure.update_xaxes(title="GPUs", type="log")
-    figure.update_yaxes(title="seconds of a step", type="log")
+    drawn = [q for points in series.values() for q in points]
+    counts = sorted({q.p for q in drawn})
+    ticks = log_ticks((end for q in drawn for end in (q.low_s, q.high_s)), human_seconds)
+    figure.update_xaxes(title="GPUs", type="log", tickvals=counts, ticktext=list(map(str, counts)))
+    figure.update_yaxes(title="seconds of a step", type="log", **ticks)
     return captioned(figure, _caption(series))
 
 

@@ -1,11 +1,12 @@
 """Predicted seconds: what a step is made of, and how it changes with a size or a machine."""
 
 from collections.abc import Mapping
+from math import log
 
 import plotly.graph_objects as go
 
 from workbench.cost import Cost
-from workbench.figures.style import INK, captioned, colour_of, styled
+from workbench.figures.style import INK, captioned, colour_of, log_ticks, styled
 from workbench.units import human_seconds
 
 #: Parts of a step: attribute of `Cost` -> its name and colour.
@@ -17,7 +18,8 @@ PARTS: dict[str, tuple[str, str]] = {
     "overhead_s": ("launches and fixed cost", "#DDDDDD"),
 }
 #: A part narrower than this share of the longest bar has no room for its label.
-_LEGIBLE = 0.045
+_LEGIBLE = 0.03
+_SECONDS = "seconds of a step"
 
 
 def step_parts(costs: Mapping[str, Cost]) -> go.Figure:
@@ -57,7 +59,7 @@ def step_parts(costs: Mapping[str, Cost]) -> go.Figure:
 
 def time_curves(
     series: Mapping[str, Mapping[float, float]], x: str, relative_to: str | None = None,
-    y: str = "seconds of a step",
+    y: str = _SECONDS,
 ) -> go.Figure:  # fmt: skip
     """Lines of seconds, both axes logarithmic; a dotted line where another one becomes the lowest.
 
@@ -83,13 +85,26 @@ def time_curves(
             line={"color": colour_of(name.split()[0]), "dash": _dash(name)},
         ))  # fmt: skip
     changes = lowest_changes(series)
-    for below, above, _, _ in changes:
-        figure.add_vline(x=(below * above) ** 0.5, line={"color": INK, "dash": "dot", "width": 1})
+    for below, above, old, new in changes:
+        place = _crossing(series, below, above, old, new)
+        figure.add_vline(x=place, line={"color": INK, "dash": "dot", "width": 1})
     title = y if relative_to is None else f"{y}, in times {relative_to}'s"
     styled(figure, f"{title} (predicted)", height=400)
-    figure.update_xaxes(title=x, type="log")
-    figure.update_yaxes(title=title, type="log")
+    drawn = [value for trace in figure.data for value in trace.y]
+    figure.update_xaxes(title=x, type="log", **log_ticks(n for at in series.values() for n in at))
+    figure.update_yaxes(
+        title=title, type="log", **log_ticks(drawn, *([human_seconds] if title == _SECONDS else []))
+    )
     return captioned(figure, _curves_caption(series, x, changes))
+
+
+def _crossing(series, below: float, above: float, old: str, new: str) -> float:
+    """Where the two lines cross as they are drawn; halfway if one of them begins in between."""
+    ends = [n for n in (below, above) if n in series[old] and n in series[new]]
+    if len(ends) < 2:
+        return (below * above) ** 0.5
+    first, last = (log(series[old][n] / series[new][n]) for n in ends)
+    return below * (above / below) ** (first / (first - last))
 
 
 def _dash(name: str) -> str:
@@ -124,7 +139,7 @@ def _curves_caption(series, x: str, changes) -> str:
         here = {name: at[number] for name, at in series.items() if number in at}
         first, last = (pick(here, key=here.get) for pick in (min, max))
         times = f", {here[last] / here[first]:.3g} times below {last}" if last != first else ""
-        ends.append(f"At {x} {number:g} {first} is lowest{times}.")
+        ends.append(f"At {number:g} ({x}) {first} is lowest{times}.")
     said = [f"Between {low:g} and {high:g} {new} falls below {old}." for low, high, old, new
             in changes]  # fmt: skip
     return " ".join([*ends, *(said or ["The lowest is the same everywhere."])])

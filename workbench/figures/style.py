@@ -5,7 +5,7 @@ in JupyterLab's light and dark theme alike.
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from math import ceil, floor, log10
 
@@ -44,6 +44,8 @@ _RANKS = (
     "#9966CC", "#F7DF63", "#73996B", "#B8E6DE", "#2E9999", "#7CF7A5", "#99992E", "#D2ADF7",
 )  # fmt: skip
 
+#: An axis of more decades has ticks at the powers of ten alone.
+_DECADES = 5
 INK, PALE, PAPER = "#222222", "#DDDDDD", "#FFFFFF"
 
 
@@ -89,6 +91,23 @@ def captioned(figure: go.Figure | Figure, text: str) -> go.Figure | Figure:
     else:
         figure.update_layout(meta={"caption": text})
     return figure
+
+
+def log_ticks(values: Iterable[float], say: Callable[[float], str] = "{:,.12g}".format) -> dict:
+    """Ticks at 1, 2 and 5 times the powers of ten for a logarithmic axis; far apart, at 1 alone.
+
+    Examples
+    --------
+    >>> log_ticks([0.3, 4])["ticktext"]
+    ['0.1', '0.2', '0.5', '1', '2', '5', '10', '20', '50']
+    """
+    values = [value for value in values if value > 0]
+    if not values:
+        return {}
+    decades = range(floor(log10(min(values))), ceil(log10(max(values))) + 1)
+    digits = (1, 2, 5) if len(decades) <= _DECADES else (1,)
+    marks = [digit * 10.0**decade for decade in decades for digit in digits]
+    return {"tickvals": marks, "ticktext": [say(mark) for mark in marks]}
 
 
 def byte_ticks(values: Iterable[int]) -> dict:

@@ -86,11 +86,11 @@ def _sentence(name: str, spans: Sequence[Span]) -> str:
     """The shares of a run, of all its ranks together."""
     ranks = sorted({span.rank for span in spans})
     if not ranks:
-        return f"{name.capitalize()}: nothing."
+        return f"{name[:1].upper()}{name[1:]}: nothing."
     sums = {part: sum(totals(spans, rank)[part] for rank in ranks) for part in PARTS}
     whole = sum(sums[part] for part in _SAID)
     shares = [f"{said} {sums[part] / whole:.0%}" for part, said in _SAID.items() if sums[part] > 0]
     hidden = sums["hidden"] / len(ranks)
     more = f"; {human_seconds(hidden)} of transfers lie behind it" if hidden > 0 else ""
     seconds = human_seconds(step_seconds(spans))
-    return f"{name.capitalize()}: {seconds} a step, {', '.join(shares)}{more}."
+    return f"{name[:1].upper()}{name[1:]}: {seconds} a step, {', '.join(shares)}{more}."

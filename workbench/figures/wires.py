@@ -112,5 +112,8 @@ def _wires_caption(rows: Sequence[WireRow], speeds: Sequence[float], source: str
             f"at {speed:g} Gbit/s {first.strategy} took {human_seconds(first.seconds)} and "
             f"{last.strategy} {human_seconds(last.seconds)}"
         )
-    return f"{source.capitalize()}: {'; '.join(dict.fromkeys(said))}. A coloured bar below the \
-grey ones means that some of the sending hid behind computing."
+    return (
+        f"{source.capitalize()}: {'; '.join(dict.fromkeys(said))}. A coloured bar that ends within "
+        "the dark grey part means that some of the sending hid behind computing; one below the "
+        "light grey part, that this machine computed faster than it did without wires."
+    )

@@ -270,21 +270,25 @@ def bound(cost: Cost) -> tuple[str, str]:
 
 def _advised(plans: list[Plan], budget: int, spec: TransformerSpec) -> list[Plan]:
     """Tell the plans that need too much memory what the smallest change is that would fit."""
-    smaller = " or a smaller batch" if spec.batch > 1 else ""
     advised = []
     for q in plans:
         if not q.fits and q.memory_bytes is not None:
-            same = [r for r in plans if r.fits and (r.strategy, r.mesh) == (q.strategy, q.mesh)]
-            best = min(same, key=lambda r: (len(_changes(q, r)), r.seconds), default=None)
-            way = f"with more ranks{smaller} it may"
-            if best is not None:
-                way = f"{' and '.join(_changes(q, best))} would"
-            reason = (
-                f"needs {human_bytes(q.memory_bytes)} of {human_bytes(budget)} of memory; {way}"
-            )
-            q = replace(q, reason=reason)
+            alike = [r for r in plans if (r.strategy, r.mesh) == (q.strategy, q.mesh)]
+            able = [_changes(q, r) for r in sorted(alike, key=lambda r: r.seconds or 0) if r.fits]
+            least = min(able, key=len, default=[f"with {_untried(q, alike, spec)} it"])
+            way = f"{' and '.join(least)} {'would' if able else 'may'}"
+            needs = f"needs {human_bytes(q.memory_bytes)} of {human_bytes(budget)} of memory"
+            q = replace(q, reason=f"{needs}; {way}")
         advised.append(q)
     return advised
+
+
+def _untried(q: Plan, alike: list[Plan], spec: TransformerSpec) -> str:
+    """What may make a plan fit and was not tried."""
+    ways = [] if any(r.checkpoint == "block" for r in alike) else ["checkpoint='block'"]
+    ways += ["more ranks"] if q.strategy != "single" else []
+    ways += ["a smaller batch"] if spec.batch > 1 else []
+    return " or ".join(ways or ["another strategy on more ranks"])
 
 
 def _changes(one: Plan, other: Plan) -> list[str]:
