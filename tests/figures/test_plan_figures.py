@@ -47,7 +47,7 @@ def test_bars_are_as_long_as_steps_take_and_refusals_say_why(plans):
     for length, q in zip(lengths, fits, strict=True):
         assert length / max(lengths) == pytest.approx(q.seconds / longest, abs=0.002)
     rows = drawn.count(">gives each rank whole attention heads")
-    whole = drawn.count("ulysses gives each rank whole attention heads")  # what a pointer shows
+    whole = drawn.count(" gives each rank whole attention heads")  # what a pointer shows
     assert rows == whole == len(plans) - len(fits)
     text = figures.plan_caption(plans)
     lost = [q for q in plans if not q.fits]

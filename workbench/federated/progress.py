@@ -42,7 +42,7 @@ class Bar(Watch):
     """A bar of tqdm that counts the clients' answers, with the last loss and the spent epsilon."""
 
     def begin(self, task: FederatedTask) -> None:
-        self.task = task
+        self.task, self.said = task, {}
         self.bar = tqdm(total=messages(task, task.rounds), desc="joining", unit="message")
 
     def doing(self, number: int, text: str) -> None:
@@ -57,12 +57,15 @@ class Bar(Watch):
         self.bar.n = messages(self.task, done)  # a resumed run begins in the midst
         last = history.rounds[-1] if done else history.start
         shown = {"eval_loss": f"{last.eval_loss if done else last.loss:.3f}"}
-        if done:
-            shown |= epsilon_said(self.task, last.epsilon)
+        if done and last.epsilon is not None:
+            shown["epsilon"] = f"{last.epsilon:.4g}"  # what it means has no room beside a bar
+            self.said = epsilon_said(self.task, last.epsilon)
         self.bar.set_postfix(**shown)
 
     def end(self) -> None:
         self.bar.close()
+        for name, meaning in self.said.items():
+            self.bar.write(f"{name} {meaning}")
 
 
 def watch_of(progress: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from textwrap import shorten, wrap
 
 import plotly.graph_objects as go
 
@@ -15,6 +16,8 @@ _TOLD = {
     "lost": ("something lost", "#D55E00"),
     "other": ("all else", OTHER),
 }
+#: Characters of an event in each of two lines beside its dot.
+_LINE = 48
 
 
 def parties(nodes: int) -> go.Figure:
@@ -66,21 +69,24 @@ def events(told: Sequence[Mapping[str, object]], source: str) -> go.Figure:
     source : str
         ``"live"``, or that it is recorded, when and where; stands in title and caption.
     """
-    figure = go.Figure()
+    figure, last = go.Figure(), max(float(each["seconds"]) for each in told)
     for kind, (name, colour) in _TOLD.items():
         mine = [(i, each) for i, each in enumerate(told) if each["kind"] == kind]
         figure.add_trace(
             go.Scatter(
                 x=[each["seconds"] for _, each in mine], y=[i for i, _ in mine], name=name,
-                mode="markers+text", text=[f"  {_short(str(each['text']))}" for _, each in mine],
-                textposition="middle right", marker={"size": 12, "color": colour},
+                mode="markers+text", marker={"size": 12, "color": colour},
+                text=[f"  {_short(str(each['text']))}  " for _, each in mine],
+                textposition=[
+                    f"middle {'right' if each['seconds'] < last / 2 else 'left'}"
+                    for _, each in mine
+                ],
                 hovertext=[str(each["text"]) for _, each in mine],
                 hovertemplate="%{x:.1f} s: %{hovertext}<extra></extra>",
             )
         )  # fmt: skip
-    last = max(float(each["seconds"]) for each in told)
-    styled(figure, f"What happened ({source})", height=170 + 30 * len(told))
-    figure.update_xaxes(title="time since the start [s]", range=[0, 3 * last])
+    styled(figure, f"What happened ({source})", height=170 + 40 * len(told))
+    figure.update_xaxes(title="time since the start [s]", range=[-0.03 * last, 1.03 * last])
     figure.update_yaxes(visible=False, autorange="reversed")
     lost = [str(each["text"]) for each in told if each["kind"] == "lost"]
     rounds = sum(each["kind"] == "round" for each in told)
@@ -93,6 +99,6 @@ def events(told: Sequence[Mapping[str, object]], source: str) -> go.Figure:
 
 
 def _short(text: str) -> str:
-    """A line with at most one topic of a client's name, and no longer than the picture."""
-    text = re.sub(r"(\S+)((?: \+ \S+)+)", lambda m: f"{m[1]} and {m[2].count(' + ')} more", text)
-    return text if len(text) <= 80 else f"{text[:79]}…"
+    """At most two lines, with one topic of a client's name and how many more it has."""
+    text = re.sub(r"(\S+)((?: \+ \S+)+)", lambda m: f"{m[1]} + {m[2].count(' + ')} topics", text)
+    return "<br>  ".join(wrap(shorten(text, 2 * _LINE - 8, placeholder=" …"), _LINE))

@@ -89,9 +89,9 @@ def _colours(held: Sequence[Mapping[str, int]]) -> dict[str, str]:
     total = Counter()
     for each in held:
         total.update(each)
-    names = [name for name, _ in total.most_common()]
+    names = sorted(name for name, _ in total.most_common(SHOWN))  # the same for another seed
     colours = dict(zip(names, rank_colours(SHOWN), strict=False))
-    return colours | ({REST: PALE} if len(names) > SHOWN else {})
+    return colours | ({REST: PALE} if len(total) > SHOWN else {})
 
 
 def _merged(each: Mapping[str, int], colours: Mapping[str, str]) -> dict[str, int]:

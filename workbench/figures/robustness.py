@@ -6,7 +6,7 @@ from math import log10
 import plotly.graph_objects as go
 
 from workbench.figures.marks import Picture, Text, rectangle, svg
-from workbench.figures.style import INK, OTHER, captioned, styled
+from workbench.figures.style import INK, OTHER, captioned, log_ticks, styled
 
 #: Colour of each rule, the same in every figure.
 #: Source: Okabe & Ito (2008), as for the strategies.
@@ -56,8 +56,8 @@ def breakdown(
     figure.add_hline(y=1, line={"color": INK, "dash": "dot", "width": 1})
     styled(figure, f"Breakdown: {kind} among {clients} clients", height=430)
     figure.update_xaxes(title="attackers", dtick=1)
-    ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
-    figure.update_yaxes(title="distance from the truth, log scale", type="log", tickvals=ticks)
+    ticks = log_ticks(value for values in errors.values() for value in values)
+    figure.update_yaxes(title="distance from the truth, log scale", type="log", **ticks)
     return captioned(figure, _breakdown_caption(errors, withstands, clients))
 
 
@@ -79,7 +79,9 @@ def attack_caption(errors: Mapping[str, float], rule: str, attackers: int, clien
     best = min(errors, key=errors.get)
     text = f"{attackers} of {clients} clients attack: {rule} ends {errors[rule]:.3g} from the truth"
     text += f", {'worse' if errors[rule] > 1 else 'nearer'} than an honest client alone (1)."
-    if others and best != rule:
+    if max(errors.values()) <= 1.001 * errors[best]:
+        text += " All rules end as far from it."
+    elif others and best != rule:
         text += f" Nearest is {best} with {errors[best]:.3g}."
     return text
 

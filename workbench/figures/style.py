@@ -5,7 +5,7 @@ in JupyterLab's light and dark theme alike.
 """
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from math import ceil, floor, log10
 
@@ -93,8 +93,11 @@ def captioned(figure: go.Figure | Figure, text: str) -> go.Figure | Figure:
     return figure
 
 
-def log_ticks(values: Iterable[float], say: Callable[[float], str] = "{:,.12g}".format) -> dict:
-    """Ticks at 1, 2 and 5 times the powers of ten for a logarithmic axis; far apart, at 1 alone.
+def log_ticks(
+    values: Iterable[float], say: Callable[[float], str] = "{:,.12g}".format,
+    digits: Sequence[int] = (1, 2, 5),
+) -> dict:  # fmt: skip
+    """Ticks at these digits times the powers of ten for a logarithmic axis; far apart, at 1 alone.
 
     Examples
     --------
@@ -105,7 +108,7 @@ def log_ticks(values: Iterable[float], say: Callable[[float], str] = "{:,.12g}".
     if not values:
         return {}
     decades = range(floor(log10(min(values))), ceil(log10(max(values))) + 1)
-    digits = (1, 2, 5) if len(decades) <= _DECADES else (1,)
+    digits = digits if len(decades) <= _DECADES else (1,)
     marks = [digit * 10.0**decade for decade in decades for digit in digits]
     return {"tickvals": marks, "ticktext": [say(mark) for mark in marks]}
 

@@ -5,7 +5,7 @@ from statistics import fmean
 
 import plotly.graph_objects as go
 
-from workbench.figures.style import INK, OTHER, captioned, styled
+from workbench.figures.style import INK, OTHER, captioned, log_ticks, styled
 from workbench.units import human_bytes
 
 #: Colour of each way of tuning, and of each start; the lines of a partition.
@@ -40,7 +40,8 @@ def sent_bytes(kinds: Mapping[str, int]) -> go.Figure:
         )
     )  # fmt: skip
     styled(figure, "What one client sends in a round", height=150 + 32 * len(names))
-    figure.update_xaxes(type="log", title="bytes, each step of the axis 10 times as many")
+    title = "bytes, from one label to the next 10 times as many"
+    figure.update_xaxes(type="log", title=title, **log_ticks(values, human_bytes, (1,)))
     figure.update_yaxes(automargin=True, ticksuffix=" ")
     figure.update_layout(showlegend=False, margin={"r": 90})
     least, most = names[-1], names[0]
@@ -74,7 +75,8 @@ def loss_and_bytes(kinds: Mapping[str, tuple[int, Sequence[float]]], start: floa
                 )
             )  # fmt: skip
     styled(figure, "What a run sends, and how good it gets", height=420)
-    figure.update_xaxes(type="log", title="bytes up and down in the whole run")
+    figure.update_xaxes(type="log", title="bytes up and down in the whole run",
+                        **log_ticks((sent for sent, _ in kinds.values()), human_bytes))  # fmt: skip
     figure.update_yaxes(title="held-out loss [nat], lower is better")
     ends = sorted((fmean(losses), name, sent) for name, (sent, losses) in kinds.items())
     said = ", ".join(f"{name} {loss:.3f} for {human_bytes(sent)}" for loss, name, sent in ends)

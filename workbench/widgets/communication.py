@@ -4,6 +4,7 @@ import ipywidgets as w
 
 from workbench.cluster import DEVICES
 from workbench.figures.communication import hours_svg
+from workbench.units import human_bytes
 from workbench.widgets.controls import choice, number
 from workbench.widgets.shell import Explorer
 
@@ -76,7 +77,12 @@ class BudgetExplorer(Explorer):
                 part: value["rounds"] * seconds / 3600
                 for part, seconds in zip(names, parts, strict=True)
             }
-        return hours_svg(self.hours)
+        drawn, text = hours_svg(self.hours)
+        share = given.server_bytes_per_s / cost.clients
+        if share < given.downlink_bytes_per_s:
+            text += f" A client's share of the server's port is {human_bytes(share)}/s, less than "
+            text += "its own link carries."
+        return drawn, text
 
 
 def budget_explorer(
