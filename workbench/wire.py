@@ -88,14 +88,17 @@ def collective_seconds(
     Notes
     -----
     An all-to-all sends ``1/ranks`` of the buffer to each peer; what leaves the node goes through
-    the rank's share of the network. Rings follow the nodes, so that one link in ``most`` crosses;
-    a collective's ring is laid as often as a node has ranks, each through another interface,
-    while a `ring_shift` has to send its whole buffer through one. An all-reduce takes the better
-    of a ring's latency and a tree's. Left out: contention with other groups' transfers but for
+    the network interfaces that the node's ranks share. The hierarchical one sends whole buffers
+    twice, within nodes and then between them, in fewer messages. Rings follow the nodes, so that
+    one link in ``most`` crosses; a collective's ring is laid as often as a node has ranks, each
+    through another interface, while a `ring_shift` sends its whole buffer from one rank of a
+    node. Groups that begin together share the interfaces. An all-reduce takes the better of a
+    ring's latency and a tree's. Left out: contention with other groups' transfers but for
     the network's shares, protocols for small messages, and waiting for late ranks.
 
     Sources: Thakur, Rabenseifner & Gropp (2005), IJHPCA 19(1):49-66, for the forms; NVIDIA/nccl
-    src/graph/tuning.cc for steps within and between nodes.
+    src/graph/tuning.cc for steps within and between nodes; Rajbhandari et al. (2022),
+    DeepSpeed-MoE, arXiv:2201.05596, for the hierarchical all-to-all.
 
     Examples
     --------
@@ -109,9 +112,10 @@ def collective_seconds(
         return 0.0
     lying = placements(ranks, cluster.gpus_per_node, stride, p)
     assert not crosses(lying) or cluster.inter is not None, "checked by Cluster.check_ranks"
+    alone = p is None or p <= ranks
     if kind == "all_to_all":
-        return max(_all_to_all(input_bytes, ranks, cluster, at) for at in lying)
-    return max(_ring(kind, input_bytes, ranks, cluster, at) for at in lying)
+        return max(_all_to_all(input_bytes, ranks, cluster, at, alone) for at in lying)
+    return max(_ring(kind, input_bytes, ranks, cluster, at, alone) for at in lying)
 
 
 def crosses(lying: Iterable[Placement]) -> bool:
@@ -125,7 +129,15 @@ def _alpha(kind: str, cluster: Cluster, at: Placement) -> float:
     return inside if at.nodes == 1 else max(inside, cluster.inter.alpha(kind))
 
 
-def _all_to_all(input_bytes: float, ranks: int, cluster: Cluster, at: Placement) -> float:
+def _sharing(cluster: Cluster, at: Placement, sending: int, alone: bool) -> int:
+    """How many of a node's ranks send out of it, if so many of each group on it do."""
+    groups = 1 if alone else -(-cluster.gpus_per_node // at.most)
+    return min(sending * groups, max(sending, cluster.gpus_per_node))
+
+
+def _all_to_all(
+    input_bytes: float, ranks: int, cluster: Cluster, at: Placement, alone: bool
+) -> float:
     kind, each, link = "all_to_all", input_bytes / ranks, cluster.intra
     alpha = _alpha(kind, cluster, at) + (at.most > 1) * link.step_s
     inside = (at.most - 1) * each / link.bandwidth(kind)
@@ -133,11 +145,23 @@ def _all_to_all(input_bytes: float, ranks: int, cluster: Cluster, at: Placement)
         return alpha + (ranks - 1) * link.message_s + inside
     near, far = at.fewest - 1, ranks - at.fewest  # peers of a rank on the emptiest node
     alpha += near * link.message_s + far * cluster.inter.message_s
-    across = far * each / cluster.network_bytes_per_s(kind)
-    return alpha + cluster.inter.step_s + max(inside, across)
+    across = max(
+        (ranks - here) * each
+        / cluster.network_bytes_per_s(kind, _sharing(cluster, at, here, alone))
+        for here in {at.most, at.fewest}
+    )  # fmt: skip
+    flat = alpha + cluster.inter.step_s + max(inside, across)
+    if cluster.all_to_all == "flat" or not 1 < at.most == at.fewest:
+        return flat
+    alpha = link.alpha(kind) + cluster.inter.alpha(kind) + link.step_s + cluster.inter.step_s
+    alpha += (at.most - 1) * link.message_s + (at.nodes - 1) * cluster.inter.message_s
+    twice = alpha + at.nodes * inside + across
+    return twice if cluster.all_to_all == "hierarchical" else min(flat, twice)
 
 
-def _ring(kind: str, input_bytes: float, ranks: int, cluster: Cluster, at: Placement) -> float:
+def _ring(
+    kind: str, input_bytes: float, ranks: int, cluster: Cluster, at: Placement, alone: bool
+) -> float:
     numerator, denominator = SENT_PER_INPUT_BYTE[kind](ranks)
     sent = input_bytes * numerator / denominator
     link, network = cluster.intra, cluster.inter
@@ -150,7 +174,8 @@ def _ring(kind: str, input_bytes: float, ranks: int, cluster: Cluster, at: Place
         crossing = min(steps, rounds * (at.nodes - 1)) if steps > 1 else 1
         alpha = (steps - crossing) * link.step_s + crossing * network.step_s
         lanes = 1 if kind == "ring_shift" else at.fewest
-        beta = max(beta, sent / (lanes * cluster.network_bytes_per_s(kind)))
+        rate = cluster.network_bytes_per_s(kind, _sharing(cluster, at, lanes, alone))
+        beta = max(beta, sent / (lanes * rate))
     if kind == "all_reduce":
         levels = ceil(log2(at.nodes))
         tree = (at.most - 1) * link.step_s + (levels * network.step_s if levels else 0.0)

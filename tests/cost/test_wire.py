@@ -61,8 +61,41 @@ def test_oversubscription_and_shared_interfaces_slow_what_crosses():
             collective_seconds(kind, 1e9, 8, cluster)
             for cluster in (PLAIN, shared, replace(PLAIN, oversubscription=4.0))
         )
-        assert one == pytest.approx(4 * base)
+        assert one == pytest.approx(base if kind == "ring_shift" else 4 * base)  # one rank crosses
         assert over == pytest.approx(4 * base)
+
+
+def test_ranks_share_the_interfaces_of_those_that_cross_with_them():
+    shared = replace(PLAIN, nics_per_node=1)
+    rate = shared.inter.bandwidth("*")
+    # 4 + 1 ranks: 4 of a node send a fifth each to the one, and it as much to them.
+    lone = collective_seconds("all_to_all", 1e9, 5, shared)
+    assert lone == pytest.approx(4 / 5 * 1e9 / rate)
+    assert collective_seconds("all_gather", 1e9, 5, shared) == pytest.approx(4e9 / rate)
+    # Four groups of two, each across the nodes: they begin together, and share the one.
+    many, one = (collective_seconds("ring_shift", 1e9, 2, shared, stride=4, p=p) for p in (8, None))
+    assert (many, one) == (pytest.approx(4e9 / rate), pytest.approx(1e9 / rate))
+    more = replace(PLAIN, nics_per_node=8)  # two interfaces for each device
+    assert collective_seconds("ring_shift", 1e9, 8, more) == pytest.approx(0.5e9 / rate)
+
+
+def test_a_hierarchical_all_to_all_sends_fewer_messages_and_more_bytes():
+    slow = replace(SLOW, gpus_per_node=4, nodes=8)
+    ways = {way: replace(slow, all_to_all=way) for way in ("flat", "hierarchical", "best")}
+    few, many = (
+        {way: collective_seconds("all_to_all", n, 32, cluster) for way, cluster in ways.items()}
+        for n in (0, 1e12)
+    )
+    link, out = slow.intra, slow.inter
+    fixed = sum(each.alpha("all_to_all") + each.step_s for each in (link, out))
+    messages = 3 * link.message_s + 7 * out.message_s
+    assert few["hierarchical"] == pytest.approx(fixed + messages)
+    assert few["flat"] > few["hierarchical"] == few["best"]
+    assert many["hierarchical"] > many["flat"] == many["best"]
+    bytes_s = 1e12 * (3 / 4 / link.bandwidth("all_to_all") + 7 / 8 / out.bandwidth("all_to_all"))
+    assert many["hierarchical"] - few["hierarchical"] == pytest.approx(bytes_s)
+    uneven = [collective_seconds("all_to_all", 1e9, 6, cluster) for cluster in ways.values()]
+    assert len(set(uneven)) == 1
 
 
 def test_what_only_crosses_has_the_networks_latency_and_its_rate_by_kind():

@@ -9,6 +9,8 @@ from workbench.dims import check_count
 
 #: Ways to sum gradients: in one bucket after the backward, or in buckets behind it.
 SYNCS = ("flat", "ddp")
+#: How an all-to-all goes across nodes.
+ALL_TO_ALLS = ("flat", "hierarchical", "best")
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,10 @@ class Cluster:
     alone : Device or None
         What a device reaches while no other works, where they share something, such as the cores
         of a CPU its memory. ``None``: the same as ``device``.
+    all_to_all : {"flat", "hierarchical", "best"}
+        How an all-to-all goes across nodes: each rank to each other; first within the nodes, so
+        that each rank then only sends to those of its place in the other nodes; or whichever of
+        the two takes less. Where nodes hold unequal numbers of its ranks it is flat.
     gradient_sync : {"ddp", "flat"}
         How `predict` sums gradients unless it is told. A calibrated machine has ``"flat"``, which
         is what `run_step` does.
@@ -207,6 +213,7 @@ class Cluster:
     overlap: float = 1.0
     alone: Device | None = None
     gradient_sync: str = "ddp"
+    all_to_all: str = "flat"
 
     def __post_init__(self):
         for name, kind in (("device", Device), ("intra", Link), ("inter", Link), ("alone", Device)):
@@ -218,6 +225,11 @@ class Cluster:
         if self.gradient_sync is None:
             raise ValueError(f"gradient_sync of cluster {self.name!r} must be one of {SYNCS}")
         self.summing(self.gradient_sync)
+        if self.all_to_all not in ALL_TO_ALLS:
+            raise ValueError(
+                f"all_to_all of cluster {self.name!r} must be one of {ALL_TO_ALLS}; got "
+                f"{self.all_to_all!r}"
+            )
         for name in ("gpus_per_node", "nodes"):
             check_count(f"{name} of cluster {self.name!r}", getattr(self, name))
         if self.nics_per_node is not None:
@@ -248,9 +260,14 @@ class Cluster:
         """A device's share of its node's network interfaces [bytes/s]."""
         return None if self.inter is None else self.network_bytes_per_s("*")
 
-    def network_bytes_per_s(self, kind: str) -> float:
-        """The same in a collective of this kind, if nodes are joined [bytes/s]."""
-        each = (self.nics_per_node or self.gpus_per_node) / self.gpus_per_node
+    def network_bytes_per_s(self, kind: str, crossing: int | None = None) -> float:
+        """The same in a collective of this kind, if nodes are joined [bytes/s].
+
+        ``crossing``: so many of a node's ranks send at once; by default all. Each has its own
+        interfaces for itself, or shares those that there are.
+        """
+        cards = self.nics_per_node or self.gpus_per_node
+        each = min(max(1.0, cards / self.gpus_per_node), cards / (crossing or self.gpus_per_node))
         return float(self.inter.bandwidth(kind)) * each / self.oversubscription
 
     def working(self, p: int) -> "Cluster":
