@@ -1,6 +1,8 @@
 """Every check takes the right answer and refuses planted wrong ones, without giving it away."""
 
+import numpy as np
 import pytest
+import torch
 from answers import (
     ANSWERS,
     GatherKV,
@@ -180,3 +182,33 @@ def test_predictions_of_any_kind():
     assert "nothing" in repr(beside(..., 3))
     assert "without quotes" in repr(beside("20 times", 3.5, "{:.0f} times".format))
     assert "times" not in repr(beside(0, 3))
+
+
+def test_a_guess_is_right_in_other_letters_and_to_the_digits_shown():
+    assert "so it is" in repr(beside("To the bit", "to the bit"))
+    assert "so it is" in repr(beside("2x4", "2 x 4"))
+    shown = repr(beside(9.8, 10.2, "{:.0f} per cent".format))
+    assert "so it is" in shown
+    assert "times" not in shown
+    assert "You predicted 0.1; it is 2,124 times." in repr(
+        beside(0.1, 2124, "{:,.0f} times".format)
+    )
+    assert "type a number" in repr(beside([1, 2], 3.0))
+
+
+def test_numbers_in_tensors_and_arrays_are_answers():
+    doubled = Exercise(
+        "", ("", ""), by_cases(lambda rng: [Case((2.0,), 4.0, "2"), Case((3.0,), 6.0, "3")])
+    )
+    assert doubled(lambda x: torch.tensor(2 * x, dtype=torch.float64))
+    assert doubled(lambda x: np.float64(2 * x))
+    assert not doubled(lambda x: torch.tensor([2 * x]))
+    listed = Exercise("", ("", ""), by_cases(lambda rng: [Case((2.0,), [2.0, 4.0], "2")]))
+    assert listed(lambda x: np.array([x, 2 * x]))
+    assert listed(lambda x: [np.float64(x), torch.tensor(2 * x)])
+
+
+def test_what_is_not_special_is_not_called_so():
+    cases = [Case((1,), 1, "1"), Case((2,), 2, "2", note="it is two"), Case((3,), 3, "3")]
+    graded = Exercise("", ("", ""), by_cases(lambda rng: cases))
+    assert "It is right in 1 of 3 cases." in repr(graded(lambda x: 2 if x == 2 else 9))

@@ -79,6 +79,7 @@ def _plan(options: argparse.Namespace) -> str:
     return "\n".join([_table(title, [q for q in shown if q.fits]), *heading, *refused])
 
 
+_WIDE = 160
 _HEADINGS = (
     "strategy", "ranks", "checkpoint", "FSDP", "micro-batches", "a step", "memory", "bound by",
 )  # fmt: skip
@@ -99,7 +100,8 @@ def _table(title: str, plans) -> str:
     table = Table(*_HEADINGS, title=title)
     for row in rows:
         table.add_row(*row)
-    console = Console()
+    # A pipe or a file has no width: there no word may be cut.
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
     with console.capture() as capture:
         console.print(table)
     return capture.get().rstrip()

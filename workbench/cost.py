@@ -272,7 +272,8 @@ def _cost(
     stages, sums = timed(step, cluster, gradient_sync, switch_chunks)
     names = ("compute_s", "exposed_communication_s", "relayout_s", "hidden_communication_s")
     totals = {name: sum(getattr(stage, name) for stage in stages) for name in names}
-    overhead = step.launches * cluster.device.launch_s + cluster.step_overhead_s
+    launches = step.launches + step.launches_of_chunks(switch_chunks)
+    overhead = launches * cluster.device.launch_s + cluster.step_overhead_s
     # In the order of Cost.seconds, so that both are equal to the last bit.
     seconds = totals["compute_s"] + totals["exposed_communication_s"] + totals["relayout_s"]
     seconds += overhead

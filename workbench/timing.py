@@ -87,6 +87,16 @@ class StepCounts:
         """Kernels and copies that are launched."""
         return sum(k.count for k in self.done) + LAUNCHES * sum(s.count for s in self.sent)
 
+    def launches_of_chunks(self, chunks: int) -> float:
+        """What more is launched where switches behind an MLP are cut into so many chunks."""
+        cut = sum(s.count for s in self.sent if self.cut_in_chunks(s))
+        return LAUNCHES * cut * (chunks - 1)
+
+    def cut_in_chunks(self, sent: Sent) -> bool:
+        """Is there an MLP before it? With one MLP a layer, ahead of the first stage only."""
+        behind = self.spec.mlp_per == "stage" or sent.stage == 0
+        return sent.kind == "all_to_all" and behind
+
 
 def timed(
     step: StepCounts, cluster: Cluster, gradient_sync: str, switch_chunks: int = 1
@@ -167,13 +177,14 @@ class Clock:
     def transfers(self, number: int | None) -> list[Timed]:
         """All collectives of a stage; of stage ``None`` those of weights that belong to none.
 
-        Gathers and scatters of weights that are cut hide together; each has its share of what is
-        exposed.
+        Gathers and scatters of weights that are cut hide together, behind computing that hides
+        nothing else; each has its share of what is exposed.
         """
         sent = [s for s in self.step.sent if s.stage == number]
         once = [(self._once(s), s.count) for s in sent if _of_cut_weights(s)]
         cut = [seconds for seconds, count in once for _ in range(count)]
-        shown = prefetched(cut, self._computing(number)) / (sum(cut) or 1.0)
+        busy = sum(self._timed(s, 0.0).hidden_s for s in sent if not _of_cut_weights(s))
+        shown = prefetched(cut, max(0.0, self._computing(number) - busy)) / (sum(cut) or 1.0)
         shown = 1 - self.cluster.overlap * (1 - shown)
         return [self._timed(each, shown) for each in sent]
 
@@ -211,10 +222,10 @@ class Clock:
             spent = self.computed.items()
             backward = sum(s for (_, phase, _), s in spent if phase == "backward")
             last = backward / step.accumulate  # of several backwards the last one sends
+            buckets = [s for s in step.sent if is_bucket(s.phase, s.kind)]
+            last *= sent.input_bytes / sum(s.input_bytes for s in buckets)  # each has its share
             return behind_the_backward(sent.input_bytes, partial(self._once, sent), last)
-        # With one MLP a layer only the switch ahead of the first stage has one before it.
-        behind = step.spec.mlp_per == "stage" or sent.stage == 0
-        if self.switch_chunks > 1 and sent.kind == "all_to_all" and behind:
+        if self.switch_chunks > 1 and step.cut_in_chunks(sent):
             chunk = self._once(sent, sent.input_bytes / self.switch_chunks)
             each = in_chunks(chunk, self.switch_chunks, self._mlp_s(sent.phase))
             return each[0] * sent.count, each[1] * sent.count

@@ -7,11 +7,12 @@ link to itself; between nodes each has its share of the node's network interface
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
-from math import ceil, log2
+from math import ceil, inf, log2
 from typing import NamedTuple
 
 from workbench.cluster import Cluster
 from workbench.collectives import SENT_PER_INPUT_BYTE
+from workbench.dims import check_count
 
 
 class Placement(NamedTuple):
@@ -108,10 +109,20 @@ def collective_seconds(
     >>> round(inside * 1e3, 2), round(across * 1e3, 1)  # 0.875 GB at 370 GB/s; 0.5 at 48.5
     (2.38, 10.3)
     """
+    if kind not in SENT_PER_INPUT_BYTE:
+        known = ", ".join(SENT_PER_INPUT_BYTE)
+        raise ValueError(f"kind={kind!r} is no collective; known are {known}")
+    check_count("ranks", ranks)
+    if not 0 <= input_bytes < inf:
+        raise ValueError(f"input_bytes={input_bytes!r}: a size, 0 or more")
     if ranks == 1:
         return 0.0
     lying = placements(ranks, cluster.gpus_per_node, stride, p)
-    assert not crosses(lying) or cluster.inter is not None, "checked by Cluster.check_ranks"
+    if crosses(lying) and cluster.inter is None:
+        raise ValueError(
+            f"{ranks} ranks, {stride} apart, are on several nodes, and nothing joins those of "
+            f"cluster {cluster.name!r}: give it inter= and nodes="
+        )
     alone = p is None or p <= ranks
     if kind == "all_to_all":
         return max(_all_to_all(input_bytes, ranks, cluster, at, alone) for at in lying)

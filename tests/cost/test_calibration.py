@@ -133,7 +133,7 @@ def test_gradients_are_summed_as_run_step_does_unless_asked():
         for g in (None, "flat", "ddp")
     )
     assert here == flat > ddp
-    with pytest.raises(ValueError, match="gradient_sync must be one of"):
+    with pytest.raises(ValueError, match=r"gradient_sync.* must be one of"):
         replace(hides, gradient_sync="later")
 
 
@@ -209,3 +209,21 @@ def test_steps_are_predicted_and_then_run(here):
         assert row.median_s > 0
         assert row.predicted.strategy == row.point.strategy
         assert row.predicted.seconds > 0
+
+
+def test_where_no_slope_is_seen_the_rate_is_the_slowest_that_the_times_allow():
+    """A busy machine may take longer for less; a bandwidth without an end is no measurement."""
+    flat = tuple(
+        Row(kind, size, (seconds,) * 3)
+        for kind in ("matmul", "attention", "elementwise", "copy", "launch")
+        for size, seconds in ((1e6, 1e-2), (1e7, 9e-3))
+    )
+    links = tuple(
+        Row(kind, size, (seconds,) * 3)
+        for kind in SENT_PER_INPUT_BYTE
+        for size, seconds in ((4e3, 1e-3), (4e6, 9e-4))
+    )
+    found = cluster_of(Measured(2, "float32", "gloo", "a core", 10**9, flat, flat, links))
+    assert found.intra.bandwidth("all_to_all") == pytest.approx(4e6 / 9e-4)
+    assert found.device.attention_rate <= found.device.peak_flops_per_s < 1e12
+    assert found.device.copy_rate == pytest.approx(1e7 / 9e-3)

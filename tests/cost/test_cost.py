@@ -270,3 +270,22 @@ def test_a_mesh_and_a_cluster_are_what_they_are_called():
         _frozen.__wrapped__([("dsp", 8)])
     with pytest.raises(ValueError, match="a Cluster is needed"):
         predict.__wrapped__(VIDEO, "dsp", "dgx-h100", p=8)
+
+
+@pytest.mark.parametrize("box", ["8x-l40s", "8x-4090", "dgx-h100"])
+def test_no_more_is_hidden_than_is_computed(box):
+    """A ring and FSDP hide behind the same attention, and share it."""
+    how = {"p": 8, "fsdp": True, "order": "zigzag"}
+    cost = wb.predict(wb.PRESETS["llama-3-8b"], "ring", wb.CLUSTERS[box], **how)
+    assert 0 < cost.hidden_communication_s <= cost.compute_s * (1 + 1e-9)
+
+
+def test_each_chunk_of_a_switch_is_launched():
+    spec = wb.PRESETS["stdit-3"]
+    one, many = (
+        wb.predict(spec, "dsp", wb.CLUSTERS["dgx-h100"], p=8, switch_chunks=n) for n in (1, 3)
+    )
+    assert many.overhead_s > one.overhead_s
+    assert many.seconds == pytest.approx(
+        many.compute_s + many.exposed_communication_s + many.relayout_s + many.overhead_s
+    )

@@ -119,8 +119,11 @@ def test_an_elasticity_is_of_the_change_that_was_made():
     ("changed", "words"),
     [
         ({"options": [{"accumulate": 0}]}, "accumulate must be"),
-        ({"options": [{"mesh": {"ulyses": 2, "ring": 2}}]}, "it names ranks along"),
-        ({"options": [{"mesh": [2, 2]}]}, "it names ranks along"),
+        (
+            {"options": [{"mesh": {"ulyses": 2, "ring": 2}}]},
+            "it says how many ranks there are along",
+        ),
+        ({"options": [{"mesh": [2, 2]}]}, "it says how many ranks there are along"),
         ({"ps": [0]}, "p .the number of ranks. must be"),
         ({"ps": ["4"]}, "p .the number of ranks. must be"),
         ({"specs": [VIDEO, "toy-video"]}, "a TransformerSpec is needed; got 'toy-video'"),
@@ -131,3 +134,25 @@ def test_nonsense_is_no_configuration_that_cannot_run(changed, words):
     given = {"specs": [VIDEO], "strategies": ["dsp"], "clusters": [BOX], "ps": [4]} | changed
     with pytest.raises(ValueError, match=words):
         sweep.__wrapped__(**given)
+
+
+def test_sweeps_take_the_meshes_that_plans_have():
+    mesh = {"data": 2, "megatron-sp": 4}
+    row = sweep([replace(VIDEO, batch=2)], ["megatron-sp"], [BOX], [8], [{"mesh": mesh}])[0]
+    alone = wb.predict(replace(VIDEO, batch=2), "megatron-sp", BOX, p=8, mesh=mesh)
+    assert row[-1].seconds == alone.seconds
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: crossover(VIDEO, BOX, "dsp", "ring", p=8, vary="tim", values=[]), "cannot vary"),
+        (lambda: crossover(VIDEO, BOX, "dsp", "ring", p=8, vary="time", values=[8, 8.5]), "whole"),
+        (lambda: scaling(VIDEO, "dsp", BOX, ps=[0, 1], weak="time"), "must be"),
+        (lambda: sensitivity.__wrapped__(VIDEO, "dsp", BOX, p=8, factor="2"), "how many times"),
+        (lambda: band_of([float("nan"), 0.2], checked_to=2, source="x"), "two errors or more"),
+    ],
+)
+def test_numbers_that_none_can_be_are_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

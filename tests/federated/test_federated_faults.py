@@ -253,3 +253,17 @@ def test_a_client_that_does_not_answer_in_time_is_left_out(everyone, monkeypatch
     monkeypatch.setattr(InProcessGrid, "pull_messages", silent)
     (done,) = simulate(everyone, progress=False).rounds
     assert list(done.failed.values()) == ["no answer within 0.3 s"]
+
+
+def test_a_late_clients_control_variates_count_where_the_task_has_a_limit_of_its_own():
+    """SCAFFOLD's newcomer tells all of its gradient, others only what has changed of theirs."""
+    draw, rows = np.random.default_rng(4), []
+    for client in range(10):
+        truth = draw.normal(size=(3, 4)) * 2
+        for x in draw.normal(size=(12, 4)).round(3):
+            row = {"client": f"c{client}", "features": x.tolist()}
+            rows.append(row | {"label": int((truth @ x).argmax())})
+    given = {"method": "scaffold", "optimizer": "sgd", "lr": 0.3, "rounds": 40, "batch_size": 1000,
+             "num_clients": 10, "clients_per_round": 5, "seed": 1}  # fmt: skip
+    history = simulate(linear_task(dataset=rows, max_update_norm=1e6, **given), progress=False)
+    assert not any(each.failed for each in history.rounds)

@@ -10,6 +10,7 @@ import pandas as pd
 import peft
 import pytest
 import torch
+from small_tasks import linear_task
 from transformers import AutoModel
 
 from workbench.federated import (
@@ -17,6 +18,7 @@ from workbench.federated import (
     FlexLora,
     HetLora,
     History,
+    compare_runs,
     load_adapter,
     simulate,
 )
@@ -165,3 +167,27 @@ def test_an_adapter_of_another_shape_is_refused(task, history):
     short = {name: array[:1] for name, array in history.weights.items()}
     with pytest.raises(ValueError, match="the same lora_rank"):
         write_adapter(parameters, short)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("metrics.jsonl", ""), ("metrics.jsonl", "{bad"), ("run.json", "[]"),
+     ("run.json", '{"format": 1}')],
+)  # fmt: skip
+def test_a_damaged_record_is_named(name, text, tmp_path):
+    folder = tmp_path / "run"
+    simulate(linear_task(rounds=1), run_dir=folder, progress=False)
+    (folder / name).write_text(text)
+    with pytest.raises(ValueError, match="holds no run's record, or a damaged one"):
+        compare_runs(folder)
+
+
+def test_a_run_dir_has_a_name():
+    with pytest.raises(ValueError, match="path of a folder"):
+        simulate(linear_task(), run_dir="", progress=False)
+
+
+def test_a_folder_without_a_history_says_what_to_give(tmp_path):
+    for load in (History.load, load_adapter):
+        with pytest.raises(FileNotFoundError, match=r"give a folder that `history\.save`"):
+            load(tmp_path)

@@ -65,3 +65,17 @@ def test_a_small_alpha_skews_the_sizes_and_not_the_mixture():
 def test_shares_that_leave_a_client_too_little_are_refused():
     with pytest.raises(ValueError, match="rows to train on and needs 2"):
         dealt(QuantitySkew(0.001))
+
+
+def test_rows_of_equal_features_and_other_labels_are_other_rows():
+    given = [
+        {"client": f"c{k}", "features": [float(i), 1.0], "label": (i + k) % 3}
+        for k in range(3) for i in range(10)
+    ]  # fmt: skip
+    task = FederatedTask(
+        model="linear", tune="head", dataset=[*given, *given], num_clients=2, clients_per_round=2,
+        partition="iid",
+    )  # fmt: skip
+    dealt = [row for c in clients_of(task) for row in (*c.train, *c.held_out)]
+    kept = {(tuple(row["features"]), row["label"]) for row in dealt}
+    assert len(dealt) == len(kept) > 10

@@ -6,7 +6,12 @@ from scipy.stats import norm
 from small_tasks import linear_task
 
 from workbench.federated import CentralDP, FedAvg, FederatedTask, LocalDP, simulate
-from workbench.federated.accounting import epsilon_said, epsilon_spent, local_multiplier
+from workbench.federated.accounting import (
+    epsilon_after,
+    epsilon_said,
+    epsilon_spent,
+    local_multiplier,
+)
 from workbench.federated.clock import may_have_sent
 from workbench.federated.joining import private_mean
 from workbench.federated.methods.base import ServerState, Update
@@ -133,3 +138,15 @@ def test_an_epsilon_says_what_it_is_of():
     assert shown == f"1.25 ({said})"
     assert epsilon_said(task_with(None), None) == {}
     assert FedAvg().rows_weigh()
+
+
+@pytest.mark.parametrize(("z", "sampled", "rounds"), [(1.0, 8, 100), (0.5, 1, 100), (1.0, 1, 20)])
+def test_an_epsilon_is_that_of_the_librarys_own_accountant(z, sampled, rounds):
+    import dp_accounting as dp
+    from dp_accounting.rdp import RdpAccountant
+
+    theirs = RdpAccountant()
+    theirs.compose(dp.PoissonSampledDpEvent(sampled / 8, dp.GaussianDpEvent(z)), rounds)
+    privacy = CentralDP(noise_multiplier=z)
+    (ours,) = epsilon_after(privacy, sampled, 8, [rounds])
+    assert ours == pytest.approx(theirs.get_epsilon(privacy.delta), rel=1e-9)

@@ -106,6 +106,10 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(task, run):
     manifest.write_text(json.dumps(newer))
     with pytest.raises(ValueError, match="has format 99"):
         simulate(task, run_dir=run, progress=False)
+    for nothing in ("{}", "[]", "null"):
+        manifest.write_text(json.dumps(newer | {"format": 1, "sha256": json.loads(nothing)}))
+        with pytest.raises(ValueError, match=r"is no checkpoint.*round before"):
+            simulate(task, run_dir=run, progress=False)
     manifest.unlink()
     with pytest.raises(ValueError, match="is no checkpoint"):
         simulate(task, run_dir=run, progress=False)

@@ -230,3 +230,15 @@ def test_nothing_fits_into_a_byte():
 def test_a_budget_is_bytes(budget):
     with pytest.raises(ValueError, match="a budget is a Device or a positive number of bytes"):
         fits(LONG, "dsp", budget, p=2)
+
+
+def test_changes_are_combined_before_ranks_are_added():
+    video = replace(wb.PRESETS["stdit-xl-2"], batch=2, num_layers=4)
+    how = {"p": 8, "dtype": "bfloat16", "optimizer": "adamw"}
+    small = {"accumulate": 2, "checkpoint": "block", "fsdp": True}
+    budget = wb.closed_form_memory(video, "dsp", **how, **small).peak_bytes
+    assert fits(video, "dsp", budget, **how).way_out == small
+    other = wb.closed_form_memory(video, "megatron-sp", **how, checkpoint="block").peak_bytes
+    found = fits(video, "megatron-tp", other, **how).way_out
+    assert found["strategy"] != "megatron-tp"
+    assert found.get("p", 8) == 8

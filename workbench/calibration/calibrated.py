@@ -17,6 +17,9 @@ _RATES = {
     "elementwise": "memory_bytes_per_s", "copy": "copy_bytes_per_s",
 }  # fmt: skip
 
+#: Those whose sizes are flops.
+_FLOPS = ("matmul", "attention")
+
 #: Kinds whose kernels are so long that their launches don't show.
 _WHOLE = {"matmul", "elementwise"}
 
@@ -111,9 +114,10 @@ def _figure(value: float, interval: tuple[float, float], of: Line, what: str) ->
 
 
 def _rate(found: Line, what: str) -> Figure:
-    """One over a slope; where none was seen, the slowest of its interval, be it infinite."""
+    """One over a slope; where none was seen, the slowest that the times allow."""
     high, low = (1 / s if s else math.inf for s in found.per_unit_interval)
-    rate = 1 / found.per_unit_s if found.per_unit_s else low
+    rate = 1 / found.per_unit_s if found.per_unit_s else min(low, 1 / found.most_per_unit_s)
+    low = min(low, rate)
     return _figure(rate, (low, high), found, what)
 
 
@@ -123,10 +127,11 @@ def _device(found: Measured, rows: Iterable[Row], where: str) -> Device:
     rates = {kind: _rate(lines[kind], f"{found.dtype}, {where}") for kind in _RATES}
     launch, attention = lines["launch"], lines["attention"]
     forward = 2 / PRODUCTS  # of a query's time; backward is the rest
-    best = max(row.size / statistics.median(row.seconds) for row in rows if row.kind == "matmul")
+    best = max(row.size / statistics.median(row.seconds) for row in rows if row.kind in _FLOPS)
+    best = max(best, *(rates[kind] for kind in _FLOPS))
     return Device(
         f"{found.device}, {where}", found.memory_bytes,
-        Figure(best, "measured", f"the best of all products here: {found.dtype}, {where}"),
+        Figure(best, "measured", f"the best of all kernels here: {found.dtype}, {where}"),
         launch_s=_figure(launch.per_unit_s, launch.per_unit_interval, launch, where),
         attention_row_s=_figure(
             forward * attention.alpha_s, tuple(forward * end for end in attention.alpha_interval),

@@ -13,6 +13,7 @@ class Line(NamedTuple):
     """``seconds = alpha_s + size * per_unit_s``, each with its interval.
 
     ``misfit`` is the largest |line / time - 1| over the sizes: how far it is from straight.
+    ``most_per_unit_s`` is what the largest size took, all of it, by size.
     """
 
     alpha_s: float
@@ -20,6 +21,7 @@ class Line(NamedTuple):
     alpha_interval: tuple[float, float]
     per_unit_interval: tuple[float, float]
     misfit: float
+    most_per_unit_s: float
 
 
 def line(
@@ -78,7 +80,8 @@ def line(
     again = middle(np.take_along_axis(times[None], drawn, axis=2), axis=2)
     alphas, slopes = (_interval(found) for found in _fitted(x, again, through_zero))
     misfit = float(np.max(np.abs((alpha + slope * x) / middles - 1)))
-    return Line(alpha, slope, alphas, slopes, misfit)
+    most = float(middles[x.argmax()] / x.max())
+    return Line(alpha, slope, alphas, slopes, misfit, most)
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:

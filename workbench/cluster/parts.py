@@ -9,7 +9,6 @@ from workbench.dims import check_count
 
 #: Ways to sum gradients: in one bucket after the backward, or in buckets behind it.
 SYNCS = ("flat", "ddp")
-#: How an all-to-all goes across nodes.
 ALL_TO_ALLS = ("flat", "hierarchical", "best")
 
 
@@ -222,33 +221,26 @@ class Cluster:
                 raise ValueError(
                     f"{name} of cluster {self.name!r} must be a {kind.__name__}, got {value!r}"
                 )
-        if self.gradient_sync is None:
-            raise ValueError(f"gradient_sync of cluster {self.name!r} must be one of {SYNCS}")
-        self.summing(self.gradient_sync)
-        if self.all_to_all not in ALL_TO_ALLS:
-            raise ValueError(
-                f"all_to_all of cluster {self.name!r} must be one of {ALL_TO_ALLS}; got "
-                f"{self.all_to_all!r}"
-            )
+        for name, known in (("gradient_sync", SYNCS), ("all_to_all", ALL_TO_ALLS)):
+            if (given := getattr(self, name)) not in known:
+                said = f"{name} of cluster {self.name!r} must be one of {known}"
+                raise ValueError(f"{said}; got {given!r}")
         for name in ("gpus_per_node", "nodes"):
             check_count(f"{name} of cluster {self.name!r}", getattr(self, name))
         if self.nics_per_node is not None:
             check_count(f"nics_per_node of cluster {self.name!r}", self.nics_per_node)
         _check_seconds(f"step_overhead_s of cluster {self.name!r}", self.step_overhead_s)
         _check_positive(f"oversubscription of cluster {self.name!r}", self.oversubscription)
+        of = f"of cluster {self.name!r}"
         if not 1 <= self.oversubscription < inf:
             raise ValueError(
-                f"oversubscription of cluster {self.name!r} must be at least 1 (1 is a network "
-                f"that carries all that the nodes can send); got {self.oversubscription}"
+                f"oversubscription {of} must be at least 1 (1 is a network that carries all that "
+                f"the nodes can send); got {self.oversubscription}"
             )
         if not (_is_number(self.overlap) and 0 <= self.overlap <= 1):
-            raise ValueError(
-                f"overlap of cluster {self.name!r} is a share, from 0 to 1; got {self.overlap}"
-            )
+            raise ValueError(f"overlap {of} is a share, from 0 to 1; got {self.overlap}")
         if self.nodes > 1 and self.inter is None:
-            raise ValueError(
-                f"cluster {self.name!r} has {self.nodes} nodes but no inter= link between them"
-            )
+            raise ValueError(f"{self.nodes} nodes {of} are joined by no inter= link")
 
     @property
     def gpus(self) -> int:

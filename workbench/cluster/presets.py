@@ -66,7 +66,7 @@ DEVICES: dict[str, Device] = {
     "b200": _device(
         "NVIDIA B200 SXM 180 GB", 180, 2250, _SHEET, _flops(1745, "measured", f"{_ML}, torch 2.7"),
         _like_h100(_ATTENTION, 2250, "attention"),
-        _rate(7000, "derived", "no public figure: the 8000 of the data sheet x H100's 2970/3350"),
+        _rate(7093, "derived", "no public figure: the 8000 of the data sheet x H100's 2970/3350"),
     ),
     "h800": _device(
         "NVIDIA H800 SXM 80 GB", 80, 989,
@@ -82,7 +82,8 @@ DEVICES: dict[str, Device] = {
     ),
     "a10": _device(
         "NVIDIA A10 PCIe 24 GB", 24, 125,
-        "derived: 288 tensor cores at 1.695 GHz, and the A40's data sheet: 149.7 of 336 at 1.74",
+        "data sheet (memory); derived (peak): 288 tensor cores at 1.695 GHz, and the A40's data "
+        "sheet: 149.7 of 336 at 1.74",
         _like_h100(_MATMUL, 125, "matrix product"), _like_h100(_ATTENTION, 125, "attention"),
         _rate(532, "derived", "no public figure: the 600 of the data sheet x H100's 2970/3350"),
     ),

@@ -150,6 +150,11 @@ def latest(
     check_memories(run_dir)
     history = History.load(folder, task)
     done = len(history.rounds)
+    if done != number_of(folder):
+        raise ValueError(
+            f"{folder} holds {done} rounds, which is not what its name says: give it back its "
+            "name, or delete it to go on from the round before."
+        )
     if done > task.rounds:
         raise ValueError(
             f"rounds={task.rounds}, but {os.fspath(run_dir)!r} has {done} rounds: a run may become "
@@ -165,7 +170,9 @@ def _check_files(folder: pathlib.Path) -> None:
     way_out = f"Delete {str(folder)!r} to go on from the round before, or take another run_dir."
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        sums, number = manifest["sha256"], manifest["format"]
+        sums, number = dict(manifest["sha256"]), manifest["format"]
+        if unnamed := {path.name for path in folder.iterdir()} - {MANIFEST, *sums}:
+            raise ValueError(f"it has no checksum of {', '.join(sorted(unnamed))}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is no checkpoint: {MANIFEST}: {error}. {way_out}") from None
     if number != FORMAT:

@@ -87,8 +87,8 @@ def _read(path: pathlib.Path) -> Arrays:
                 raise ValueError("its checksum differs")
     except Exception as error:
         raise ValueError(
-            f"{path} is damaged: {error}. Put it back, or delete it: the client then starts from "
-            "0, and the run goes on to other bits"
+            f"{path} is damaged: {error}. Put it back, or delete it: the client then goes on "
+            "from what it kept before, or from 0, and the run to other bits"
         ) from None
     return arrays
 

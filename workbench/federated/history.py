@@ -12,7 +12,7 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from workbench.federated.linear import is_linear
-from workbench.federated.lora import BASE, TASK, Weights, load_weights
+from workbench.federated.lora import BASE, TASK, Weights, check_saved, load_weights
 from workbench.federated.methods.ranked import padded
 from workbench.federated.partition import clients_of
 from workbench.federated.task import FederatedTask
@@ -259,6 +259,7 @@ class History:
     def load(cls, path: str | os.PathLike, task: FederatedTask | None = None) -> "History":
         """Read what `save` wrote; ``task`` stands in for the one whose own rows were left out."""
         folder = pathlib.Path(path)
+        check_saved(folder, TASK)
         saved, record = (folder / TASK).read_text(), json.loads((folder / RECORD).read_text())
         task = task.like_saved(saved, folder) if task else FederatedTask.from_json(saved)
         rounds = tuple(

@@ -94,7 +94,17 @@ def write_adapter(parameters: dict[str, torch.nn.Parameter], weights: Weights) -
 
 def load_weights(path: str | os.PathLike, tune: str = "lora") -> Weights:
     """The arrays that were saved, in the order of their names."""
+    check_saved(path, FILES[tune])
     return dict(sorted(load_file(pathlib.Path(path) / FILES[tune]).items()))
+
+
+def check_saved(path: str | os.PathLike, name: str) -> None:
+    """Raise FileNotFoundError if a folder is none that a history was saved to."""
+    if not (pathlib.Path(path) / name).is_file():
+        raise FileNotFoundError(
+            f"{os.fspath(path)!r} holds no {name}: give a folder that `history.save` has written, "
+            "or a round's in a run_dir."
+        )
 
 
 def load_adapter(path: str | os.PathLike) -> torch.nn.Module:
@@ -104,6 +114,7 @@ def load_adapter(path: str | os.PathLike) -> torch.nn.Module:
     added to its weights; else the model itself, with its trained head or all its trained weights.
     A linear classifier comes as itself.
     """
+    check_saved(path, TASK)
     task = json.loads((pathlib.Path(path) / TASK).read_text())
     tune = task.get("tune", "lora")
     if task["model"] == LINEAR:

@@ -1,9 +1,13 @@
 """What every option of a task is: a frozen record with a name, checked when it is made."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from math import inf, isfinite
+from math import inf
 from typing import Any, ClassVar
+
+#: The largest number that computing takes; a whole number of Python may be larger.
+_MOST = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def check_number(
 ) -> None:
     """Refuse a field that is not finite and above ``above``, or at least ``least`` if given."""
     value = getattr(option, name)
-    if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST:
         enough = value > above if least is None else value >= least
         if enough and value < below and value <= most:
             return

@@ -147,6 +147,7 @@ def _rows(task: FederatedTask) -> list[Row]:
     if any("split" in row for row in rows):
         raise ValueError("some rows of dataset have a 'split' and some have not: give all or none.")
     columns = text_columns(task)
+    columns += ("label",) if columns == ("features",) else ()
     distinct = {tuple(_normal(row[column]) for column in columns): row for row in reversed(rows)}
     kept = list(distinct.values())[::-1]
     splits = _splits(task, kept)
@@ -220,6 +221,6 @@ def _check_sizes(task: FederatedTask, clients: Sequence[Client]) -> None:
             raise ValueError(f"client {client.name!r} can't attack: {error}") from None
     if not any(client.held_out for client in clients):
         raise ValueError(
-            f"no client has a row in the split {task.eval_split!r}: give more rows, or a column "
-            "'split' with 'train' and 'test'."
+            f"no client has a row in the split {task.eval_split!r}: give more rows that differ "
+            "(equal ones stay in one split), or a column 'split' with 'train' and 'test'."
         )

@@ -133,16 +133,19 @@ def read(run_dir: str | os.PathLike) -> RunRecord:
     try:
         about = json.loads((folder / RUN).read_text())
         lines = (folder / METRICS).read_text().splitlines()
-    except OSError as error:
+        every = tuple(json.loads(line) for line in lines)
+        number, task, machine = about["format"], about["task"], about["machine"]
+        if not all(each["round"] == i for i, each in enumerate(every, every[0]["round"])):
+            raise ValueError(f"{METRICS} leaves out rounds")
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise ValueError(
-            f"{os.fspath(run_dir)!r} holds no run's record ({error}): give the run_dir of a run."
+            f"{os.fspath(run_dir)!r} holds no run's record, or a damaged one "
+            f"({type(error).__name__}: {error}): give the run_dir of a run. A resumed run writes "
+            "its record anew."
         ) from None
-    if about.get("format") != FORMAT:
-        raise ValueError(
-            f"{folder / RUN} has format {about.get('format')}, this version reads {FORMAT}."
-        )
-    every = tuple(json.loads(line) for line in lines)
-    return RunRecord(folder.resolve().name, about["task"], about["machine"], every)
+    if number != FORMAT:
+        raise ValueError(f"{folder / RUN} has format {number}, this version reads {FORMAT}.")
+    return RunRecord(folder.resolve().name, task, machine, every)
 
 
 def keep_samples(

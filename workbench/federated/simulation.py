@@ -139,6 +139,8 @@ def _folder(run_dir: str | os.PathLike | None):
         with tempfile.TemporaryDirectory(prefix="workbench-") as name:
             yield pathlib.Path(name)
         return
+    if not isinstance(run_dir, str | os.PathLike) or not os.fspath(run_dir):
+        raise ValueError(f"run_dir={run_dir!r}; it is the path of a folder, or None for none kept.")
     with checkpoint.locked(pathlib.Path(run_dir)):
         yield pathlib.Path(run_dir)
 

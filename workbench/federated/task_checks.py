@@ -1,7 +1,6 @@
 """What a task refuses, and its own rows as plain values."""
 
 import json
-import math
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
@@ -104,7 +103,7 @@ def _check_numbers(task: Any) -> None:
             raise ValueError(f"{name}={value!r}; it is a whole number of at least {least}.")
     for name in ("lr", "lora_scale", "max_update_norm"):
         value = getattr(task, name)
-        if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
+        if value is not None and not (_is_finite(value) and value > 0):
             raise ValueError(f"{name}={value!r}; it is a finite number above 0.")
     if task.clients_per_round > task.num_clients:
         raise ValueError(

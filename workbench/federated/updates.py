@@ -26,6 +26,7 @@ from workbench.federated.traffic import (
     ARRAYS,
     EXAMPLES,
     METRICS,
+    NORM_FACTOR,
     STATE_ROUND,
     TRAIN_LOSS,
     largest_norm,
@@ -189,8 +190,9 @@ def too_large(
 ) -> dict[int, str]:
     """Which clients' updates are too large in this round, and why.
 
-    What travels beside the model, such as control variates, has a norm of its own; its limit is a
-    multiple of the round's median, whatever the task says of the model's.
+    What travels beside the model are changes of control variates, of the size of gradients. Theirs
+    is a multiple of what belongs to the model's limit, were it reached in ``local_steps`` of
+    ``lr``; or of the round's median, where a client that had none yet tells all of its gradient.
     """
     norms = {i: change_norm(update, references[i]) for i, update in updates.items()}
     limit = largest_norm(list(norms.values()), task)
@@ -198,7 +200,11 @@ def too_large(
     beside = {
         i: _norm(as_control(control_part(u.arrays)), references[i]) for i, u in updates.items()
     }
-    limit = usual_limit(list(beside.values()))
+    scale = task.lr * task.local_steps
+    if task.max_update_norm is not None:
+        limit = NORM_FACTOR * task.max_update_norm / scale
+    else:
+        limit = usual_limit([beside[i] + norms[i] / scale for i in updates])
     for client, norm in beside.items():
         if norm > limit:
             found.setdefault(client, f"norm {norm:.3g} beside the model is above {limit:.3g}")

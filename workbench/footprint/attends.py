@@ -7,7 +7,7 @@ from math import prod
 
 from workbench.footprint.ledger import Ghost, Ledger, NotCovered, Shape
 from workbench.footprint.moves import move
-from workbench.layout import Layout, shard_size
+from workbench.layout import Layout, dealt, shard_size
 from workbench.strategies import USP, DSPxUlysses, Ring, Strategy, Ulysses
 from workbench.strategies.ulysses import sent_heads
 
@@ -221,11 +221,22 @@ def _hops(layout: Layout, stage, p: int) -> list[bool]:
         busy = 0 if stage.causal else -(-layout.sizes[dim] // shard_size(layout.sizes[dim], p)) - 1
         runs = [(False, p - 1 - busy), (True, busy)]
     else:
-        held = [layout.held(dim, source, p) for source in (0, *range(p - 1, 0, -1))]
-        last = held[0][-1]
-        sees = [bool(keys) and (not stage.causal or keys[0] <= last) for keys in held[1:]]
-        runs = [(computes, len(list(run))) for computes, run in groupby(sees)]
+        size = layout.sizes[dim]
+        ends = [_ends(size, source, p, layout.order) for source in (0, *range(p - 1, 0, -1))]
+        sees = [keys and (not stage.causal or keys[0] <= ends[0][1]) for keys in ends[1:]]
+        runs = [(computes, len(list(run))) for computes, run in groupby(map(bool, sees))]
     return [True, *(computes for computes, run in runs for _ in range(min(run, 4)))]
+
+
+def _ends(size: int, rank: int, p: int, order: str) -> tuple[int, int] | None:
+    """The first and the last entry that a rank holds, if any."""
+    if order == "zigzag":
+        run = shard_size(size, 2 * p)
+        runs = [range(size)[i * run : (i + 1) * run] for i in (rank, 2 * p - 1 - rank)]
+    else:
+        runs = [dealt(range(size), size, rank, p, order)]
+    runs = [run for run in runs if run]
+    return (runs[0][0], runs[-1][-1]) if runs else None
 
 
 def _home(ledger: Ledger, own: Ghost, hops: Sequence[bool]) -> tuple[Ghost, list[Ghost]]:

@@ -62,10 +62,11 @@ def fits(
     """Tell whether a step fits into a device, and if not, the smallest change that would.
 
     Changes are tried in this order, and the first that fits is taken: cutting the batch into more
-    parts (the same work); computing MLPs' hidden units again; computing whole blocks again; both
-    together; FSDP; another strategy; more ranks, twice as many at a time. Fragmentation, scratch
-    memory inside kernels and what a device keeps for itself come on top of a peak; a careful
-    budget is a little below a data sheet's.
+    parts (the same work); computing MLPs' hidden units again; computing whole blocks again, also in
+    parts; FSDP, alone and with each of these; another strategy; more ranks, twice as many at a
+    time; and these two with each of those. Fragmentation, scratch memory inside kernels and what a
+    device keeps for itself come on top of a peak; a careful budget is a little below a data
+    sheet's.
 
     Parameters
     ----------
@@ -117,19 +118,15 @@ def _changes(spec: TransformerSpec, given: Mapping[str, Any]) -> Iterator[dict[s
     parts = [{"accumulate": n} for n in range(now + 1, samples + 1) if samples % n == 0]
     modes = MODES[MODES.index(given.get("checkpoint", "none")) + 1 :]
     again = [{"checkpoint": mode} for mode in modes]
-    yield from parts
-    yield from again
-    yield from (mode | part for mode in again[-1:] for part in parts)
+    inside = [*parts, *again, *(mode | part for mode in again[-1:] for part in parts)]
     if given.get("fsdp") is not True:
-        yield {"fsdp": True}
-        yield from (mode | {"fsdp": True} for mode in again)
+        inside += [{"fsdp": True}, *(change | {"fsdp": True} for change in inside)]
+    yield from inside
     if mesh is None:
         own = by_name(given["strategy"]).options
         bare = {name for name in own if name in given}
-        others = (name for name, cls in STRATEGIES.items() if cls is not Strategy)
-        if not bare:
-            yield from ({"strategy": name} for name in others if name != given["strategy"])
-        times = 2
-        while times <= MOST_RANKS:
-            yield {"p": p * times}
-            times *= 2
+        names = [name for name, cls in STRATEGIES.items() if cls is not Strategy]
+        others = [{"strategy": name} for name in names if name != given["strategy"] and not bare]
+        others += [{"p": p * 2**i} for i in range(1, MOST_RANKS.bit_length())]
+        yield from others
+        yield from (other | change for other in others for change in inside)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import inf
 from typing import NamedTuple
 
 from workbench.published import BARS, left_out
@@ -53,7 +54,7 @@ def band_of(errors: Sequence[float], *, checked_to: int, source: str) -> Band:
     >>> band_of([-0.1, 0.0, 0.2], checked_to=8, source="three steps")[:3]
     (0.9, 1.2, 0.5)
     """
-    if len(errors) < 2 or min(errors) <= -1:
+    if len(errors) < 2 or not all(-1 < error < inf for error in errors):
         raise ValueError(
             f"a band needs two errors or more, each above -1 (a throughput that is not negative); "
             f"got {list(errors)}"

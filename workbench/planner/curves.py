@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from math import isfinite, log
+from numbers import Real
 from typing import Any, NamedTuple
 
 from workbench.cluster import Cluster, Link
@@ -66,6 +67,8 @@ def varied(
     ValueError
         If nothing has that name.
     """
+    if name not in MACHINE and value != int(value):
+        raise ValueError(f"{name}={value!r}: a whole number is needed")
     if name in spec.dims:
         return replace(spec, dims={**spec.dims, name: int(value)}), cluster, p
     if name == "batch":
@@ -144,6 +147,7 @@ def crossover(
     []
     """
     found, before = [], None
+    varied(spec, cluster, p, vary, 1)  # refuses a word that is not known
     for strategy in (first, second):
         _check_words([spec], [strategy], [cluster], [p], options)
     for value in values:
@@ -168,7 +172,7 @@ def sensitivity(
     padding; what the strategy then refuses, or what the factor is too near to 1 to change, is left
     out.
     """
-    if not (isfinite(factor) and factor > 0 and factor != 1):
+    if not (isinstance(factor, Real) and isfinite(factor) and factor > 0 and factor != 1):
         raise ValueError(f"factor={factor!r}: how many times as much, above 0 and not 1; try 2")
     base = predict(spec, strategy, cluster, p=p, **options).seconds
     sizes = {**spec.dims, "batch": spec.batch, "p": p}
@@ -211,7 +215,10 @@ def scaling(
     if weak is not None and weak not in (*spec.dims, "batch"):
         raise ValueError(f"weak={weak!r}: it is None, 'batch' or one of {', '.join(spec.dims)}")
     points: list[Point] = []
-    ps = list(ps)
+    if not isinstance(ps, Iterable):
+        raise ValueError(f"ps={ps!r}: it is a list of numbers of ranks, the fewest first")
+    for p in (ps := list(ps)):
+        check_count("p (the number of ranks)", p)
     band = validated() if band is None else band
     for p in ps:
         model = spec
@@ -263,10 +270,14 @@ def _check_words(specs, strategies, clusters, ps, options: Mapping[str, Any]) ->
             raise ValueError(f"a {kind.__name__} is needed; got {given!r}")
     alone = {name: value for name, value in options.items() if name not in ("mesh", "accumulate")}
     check_count("accumulate", options.get("accumulate", 1))
-    axes = {DATA, "sp", *(axis for cls in MESHED.values() for axis in cls.axes)}
     mesh = options.get("mesh") or {}
-    if not isinstance(mesh, Mapping) or not axes.issuperset(mesh):
-        raise ValueError(f"mesh={mesh!r}: it names ranks along {', '.join(sorted(axes))}")
+    known = {axis for cls in MESHED.values() for axis in cls.axes}
+    own = set(mesh) - {DATA} if isinstance(mesh, Mapping) else mesh
+    if not isinstance(mesh, Mapping) or not (len(own) < 2 or known.issuperset(own)):
+        raise ValueError(
+            f"mesh={mesh!r}: it says how many ranks there are along {DATA!r} and one axis, or two "
+            f"of {', '.join(sorted(known))}"
+        )
     classes, refused = list(map(by_name, strategies)), None
     for spec, cls in product(specs, classes):
         try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import chain, product
 
 from workbench.closed_form import CHECKPOINTS, DTYPES, FSDP, prepared
 from workbench.cluster import Cluster
@@ -141,8 +141,9 @@ def plan(
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {objective!r}")
-    if not isinstance(cluster, Cluster):
-        raise ValueError(f"a Cluster is needed, such as CLUSTERS['dgx-h100']; got {cluster!r}")
+    for given, kind in ((spec, TransformerSpec), (cluster, Cluster)):
+        if not isinstance(given, kind):
+            raise ValueError(f"a {kind.__name__} is needed, not the name of one; got {given!r}")
     if (p is None) == (gpus is None):
         raise ValueError(f"give p, or gpus, which is the same; got p={p}, gpus={gpus}")
     p = gpus if p is None else p
@@ -157,10 +158,8 @@ def plan(
     timed = {"dtype": dtype, "mode": mode, "gradient_sync": gradient_sync}
     wanted = {*STRATEGIES, *MESHED} if strategies is None else _wanted(strategies)
     known = [c for c in candidates(spec, p) if c.strategy in wanted and (meshes or c.mesh is None)]
-    found = []
-    for candidate in with_bar(known):
-        found += _of(candidate, spec, cluster, p, timed, tried, budget)
-    found = _advised(found, budget, spec)
+    of = (_of(candidate, spec, cluster, p, timed, tried, budget) for candidate in with_bar(known))
+    found = _advised(list(chain.from_iterable(of)), budget, spec)
     return sorted(found, key=lambda q: (not q.fits, getattr(q, objective) or 0, q.seconds))
 
 
@@ -171,7 +170,7 @@ def _check(dtype, mode, tried, budget) -> None:
         ("checkpoints", tried["checkpoint"], CHECKPOINTS), ("fsdp", tried["fsdp"], FSDP),
     ]  # fmt: skip
     for name, values, known in asked:
-        if odd := [value for value in values if value not in known]:
+        if odd := [x for x in ([None] if values is None else values) if x not in known]:
             raise ValueError(f"{name} must be of {', '.join(map(str, known))}; got {odd[0]!r}")
     if empty := [name for name, values in tried.items() if values is not None and not len(values)]:
         raise ValueError(f"{', '.join(empty)}: nothing to try; give one value or more")

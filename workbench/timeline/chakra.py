@@ -9,6 +9,7 @@ licence): the numbers and types of fields and kinds below.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import inf
 
 from workbench.collectives import SENT_PER_INPUT_BYTE, Collective
 
@@ -63,6 +64,8 @@ def to_chakra(
             f"compute_s needs a time ahead of each of {len(log)} collectives and one after them "
             f"all, {len(log) + 1}; got {len(compute_s)}"
         )
+    if compute_s is not None and not all(0 <= seconds < inf for seconds in compute_s):
+        raise ValueError(f"compute_s are seconds, 0 or more; got {list(compute_s)}")
     for record in log:
         _check_axis(record, p)
     metadata = _text(1, _VERSION)

@@ -25,7 +25,9 @@ class Scaffold(Method):
     ``c_k`` becomes the mean of the client's own gradients in the round, which with SGD is option II
     of the paper; with AdamW, whose steps are no gradients, it is a heuristic. The server takes the
     uniform mean of the models, and ``c += (clients that answered / num_clients) mean(change of
-    c_k)``. The control variates of a client that is seldom asked are stale. Not in Flower.
+    c_k)``. The control variates of a client that is seldom asked are stale; and one that is asked
+    for the first time late in a run changes far more than the others, so that a limit of 10 times
+    their median refuses it: give ``max_update_norm``. Not in Flower.
 
     References
     ----------
