@@ -77,12 +77,12 @@ def test_a_question_whose_answer_stands_alone_is_no_prediction(task):
     assert learner.losses([], learner.objective) == []
 
 
-def test_f1_is_the_mean_over_what_was_right_somewhere():
-    """Precision and recall of a, b and c; d was never right, so it isn't counted."""
+def test_f1_is_the_mean_over_what_was_right_or_chosen_somewhere():
+    """Precision and recall of a, b, c and d, which was chosen and never right."""
     part = _Measured(4.0, list("aaabc"), list("aabdc"))
     a, b, c = 2 * 1 * (2 / 3) / (1 + 2 / 3), 0.0, 1.0
     found = _scores([part])
-    assert found["f1"] == pytest.approx((a + b + c) / 3)
+    assert found["f1"] == pytest.approx((a + b + c + 0) / 4)
     assert (found["accuracy"], found["loss"], found["predictions"]) == (0.6, 0.8, 5)
     twice = _scores([part, _Measured(1.0, ["a"], ["a"])])
     assert (twice["loss"], twice["predictions"]) == (pytest.approx(5 / 6), 6)

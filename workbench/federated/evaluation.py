@@ -263,17 +263,17 @@ def _measure(learner: Learner, rows: Sequence[Row], objective: Objective) -> _Me
 def _scores(parts: Sequence[_Measured]) -> dict[str, float]:
     """Of all predictions: loss [nat], its exponential, share of right ones, F1.
 
-    F1 is the mean over the answers or tokens that were right somewhere, each counting the same.
+    F1 is scikit-learn's macro average: over the answers or tokens that were right or were chosen
+    somewhere, each counting the same.
     """
     truth, chosen = ([x for part in parts for x in getattr(part, k)] for k in ("truth", "chosen"))
     loss = sum(part.loss for part in parts) / len(truth)
-    names = sorted(set(truth))
     return {
         "predictions": len(truth),
         "loss": loss,
         "perplexity": exp(loss) if loss < log(float_info.max) else inf,
         "accuracy": sum(a == b for a, b in zip(truth, chosen, strict=True)) / len(truth),
-        "f1": float(f1_score(truth, chosen, labels=names, average="macro", zero_division=0)),
+        "f1": float(f1_score(truth, chosen, average="macro", zero_division=0)),
     }
 
 
