@@ -200,7 +200,7 @@ def too_large(
     beside = {
         i: _norm(as_control(control_part(u.arrays)), references[i]) for i, u in updates.items()
     }
-    scale = task.lr * task.local_steps
+    scale = task.learning_rate * task.local_steps
     if task.max_update_norm is not None:
         limit = NORM_FACTOR * task.max_update_norm / scale
     else:
