@@ -97,7 +97,9 @@ def log_ticks(
     values: Iterable[float], say: Callable[[float], str] = "{:,.12g}".format,
     digits: Sequence[int] = (1, 2, 5),
 ) -> dict:  # fmt: skip
-    """Ticks at these digits times the powers of ten for a logarithmic axis; far apart, at 1 alone.
+    """Ticks at these digits times the powers of ten for a logarithmic axis.
+
+    More of them within one power of ten, and at 1 alone over many.
 
     Examples
     --------
@@ -109,6 +111,8 @@ def log_ticks(
         return {}
     decades = range(floor(log10(min(values))), ceil(log10(max(values))) + 1)
     digits = digits if len(decades) <= _DECADES else (1,)
+    if len(digits) > 1 and max(values) < 10 * min(values):
+        digits = (1, 2, 3, 4, 5, 7)
     marks = [digit * 10.0**decade for decade in decades for digit in digits]
     return {"tickvals": marks, "ticktext": [say(mark) for mark in marks]}
 
