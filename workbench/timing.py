@@ -183,7 +183,8 @@ class Clock:
         sent = [s for s in self.step.sent if s.stage == number]
         once = [(self._once(s), s.count) for s in sent if _of_cut_weights(s)]
         cut = [seconds for seconds, count in once for _ in range(count)]
-        busy = sum(self._timed(s, 0.0).hidden_s for s in sent if not _of_cut_weights(s))
+        others = [s for s in sent if not _of_cut_weights(s)] if cut else []
+        busy = sum(self._timed(each, 0.0).hidden_s for each in others)
         shown = prefetched(cut, max(0.0, self._computing(number) - busy)) / (sum(cut) or 1.0)
         shown = 1 - self.cluster.overlap * (1 - shown)
         return [self._timed(each, shown) for each in sent]

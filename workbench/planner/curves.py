@@ -67,7 +67,7 @@ def varied(
     ValueError
         If nothing has that name.
     """
-    if name not in MACHINE and value != int(value):
+    if name not in MACHINE and value % 1:
         raise ValueError(f"{name}={value!r}: a whole number is needed")
     if name in spec.dims:
         return replace(spec, dims={**spec.dims, name: int(value)}), cluster, p
