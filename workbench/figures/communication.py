@@ -61,14 +61,13 @@ def loss_bytes(runs: Mapping[str, tuple[float, Sequence[float]]]) -> go.Figure:
 
 
 def hours_svg(rows: Mapping[str, Mapping[str, float]]) -> tuple[str, str]:
-    """Bars of how many hours a run takes, by part, as an SVG element; and its caption.
+    """Bars of what part of a run's hours each thing takes, as an SVG element; and its caption.
 
     Parameters
     ----------
     rows : mapping
         What is trained -> part of `PARTS` -> hours, by assumption.
     """
-    longest = max(sum(parts.values()) for parts in rows.values())
     page = Picture(_LEFT + _LONGEST + 210, 44 + _ROW * len(rows))
     for i, (part, colour) in enumerate(PARTS.items()):
         x = _LEFT + 120 * i
@@ -77,7 +76,7 @@ def hours_svg(rows: Mapping[str, Mapping[str, float]]) -> tuple[str, str]:
         y, left = 34 + _ROW * i, float(_LEFT)
         page.marks.append(Text(_LEFT - 6, y + 12, name, 12, "end"))
         for part, colour in PARTS.items():
-            end = left + _LONGEST * parts[part] / longest
+            end = left + _LONGEST * parts[part] / sum(parts.values())
             tip = f"{name}, {part}: {parts[part]:,.3g} h"
             page.marks.append(rectangle(left, y, end, y + 24, colour, tip=tip))
             left = end
