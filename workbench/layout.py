@@ -159,14 +159,21 @@ def shard_size(size: int, p: int, order: Order = "contiguous") -> int:
 
 def dealt(entries: Sequence[int], size: int, rank: int, p: int, order: Order) -> Sequence[int]:
     """What ``rank`` gets of ``entries``, which would be ``size`` with their padding."""
+    runs = dealt_runs(entries, size, rank, p, order)
+    return runs[0] if len(runs) == 1 else [entry for held in runs for entry in held]
+
+
+def dealt_runs(
+    entries: Sequence[int], size: int, rank: int, p: int, order: Order
+) -> list[Sequence[int]]:
+    """The same in the pieces in which it is cut out of ``entries``, each in one step."""
     if order == "striped":
-        return entries[rank::p]
+        return [entries[rank::p]]
     if order == "contiguous":
         part = shard_size(size, p)
-        return entries[rank * part : (rank + 1) * part]
+        return [entries[rank * part : (rank + 1) * part]]
     run = shard_size(size, 2 * p)
-    runs = (entries[i * run : (i + 1) * run] for i in (rank, 2 * p - 1 - rank))
-    return [entry for held in runs for entry in held]
+    return [entries[i * run : (i + 1) * run] for i in (rank, 2 * p - 1 - rank)]
 
 
 #: Collective that turns one state into another; states are "split", "whole", "shared", "partial".

@@ -6,9 +6,6 @@ from dataclasses import dataclass, fields
 from math import inf
 from typing import Any, ClassVar
 
-#: The largest number that computing takes; a whole number of Python may be larger.
-_MOST = sys.float_info.max
-
 
 @dataclass(frozen=True)
 class Option:
@@ -48,6 +45,16 @@ class Option:
         return {"name": self.label(), **plain}
 
 
+def is_number(value: Any) -> bool:
+    """A number, and not a truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> bool:
+    """A number that computing can take; a whole number of Python may be larger than any."""
+    return is_number(value) and abs(value) <= sys.float_info.max
+
+
 def check_number(
     option: Option,
     name: str,
@@ -58,7 +65,7 @@ def check_number(
 ) -> None:
     """Refuse a field that is not finite and above ``above``, or at least ``least`` if given."""
     value = getattr(option, name)
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST:
+    if is_finite(value):
         enough = value > above if least is None else value >= least
         if enough and value < below and value <= most:
             return

@@ -1,7 +1,6 @@
 """What a task refuses, and its own rows as plain values."""
 
 import json
-import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -9,6 +8,7 @@ from typing import Any
 
 from workbench.federated.linear import is_linear
 from workbench.federated.methods.base import TUNES
+from workbench.federated.option import is_finite, is_number
 from workbench.federated.options import FAMILIES
 from workbench.federated.options.attack import Backdoor, LabelFlip
 from workbench.federated.options.compatible import check_compatible
@@ -103,7 +103,7 @@ def _check_numbers(task: Any) -> None:
             raise ValueError(f"{name}={value!r}; it is a whole number of at least {least}.")
     for name in ("lr", "lora_scale", "max_update_norm"):
         value = getattr(task, name)
-        if value is not None and not (_is_finite(value) and value > 0):
+        if value is not None and not (is_finite(value) and value > 0):
             raise ValueError(f"{name}={value!r}; it is a finite number above 0.")
     if task.clients_per_round > task.num_clients:
         raise ValueError(
@@ -117,17 +117,9 @@ def _check_numbers(task: Any) -> None:
         )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_name(value: Any) -> bool:
     """Whether it can name a client: text, or a number; a table's missing value is neither."""
-    return _is_text(value) or _is_finite(value)
-
-
-def _is_finite(value: Any) -> bool:
-    return _is_number(value) and abs(value) <= sys.float_info.max
+    return _is_text(value) or is_finite(value)
 
 
 def _is_text(value: Any) -> bool:
@@ -182,8 +174,8 @@ def _check_linear(task: Any) -> None:
     for number, row in enumerate(task.dataset):
         features, label = row.get("features"), row.get("label")
         good = isinstance(features, list) and len(features) == width > 0
-        good = good and all(map(_is_finite, features))
-        good = good and _is_number(label) and isinstance(label, int) and 0 <= label < MOST_LABELS
+        good = good and all(map(is_finite, features))
+        good = good and is_number(label) and isinstance(label, int) and 0 <= label < MOST_LABELS
         if not (good and _is_name(row.get("client"))):
             raise ValueError(
                 f"row {number} of dataset needs 'client', 'features', as many finite numbers as in "

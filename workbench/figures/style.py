@@ -113,8 +113,7 @@ def log_ticks(
     digits = digits if len(decades) <= _DECADES else (1,)
     if len(digits) > 1 and max(values) < 10 * min(values):
         digits = (1, 2, 3, 4, 5, 7)
-    marks = [digit * 10.0**decade for decade in decades for digit in digits]
-    return {"tickvals": marks, "ticktext": [say(mark) for mark in marks]}
+    return _ticks(decades, digits, say)
 
 
 def byte_ticks(values: Iterable[int]) -> dict:
@@ -123,8 +122,12 @@ def byte_ticks(values: Iterable[int]) -> dict:
     if not values:
         return {}
     decades = range(floor(log10(min(values))) - 1, ceil(log10(max(values))) + 1)
-    marks = [digit * 10**decade for decade in decades for digit in (1, 2, 5)]
-    return {"tickvals": marks, "ticktext": [human_bytes(mark) for mark in marks]}
+    return _ticks(decades, (1, 2, 5), human_bytes)
+
+
+def _ticks(decades: Iterable[int], digits: Sequence[int], say: Callable[[float], str]) -> dict:
+    marks = [digit * 10**decade for decade in decades for digit in digits]
+    return {"tickvals": marks, "ticktext": [say(mark) for mark in marks]}
 
 
 def styled(figure: go.Figure, title: str, **layout) -> go.Figure:

@@ -7,7 +7,7 @@ from math import prod
 
 from workbench.footprint.ledger import Ghost, Ledger, NotCovered, Shape
 from workbench.footprint.moves import move
-from workbench.layout import Layout, dealt, shard_size
+from workbench.layout import Layout, dealt_runs, shard_size
 from workbench.strategies import USP, DSPxUlysses, Ring, Strategy, Ulysses
 from workbench.strategies.ulysses import sent_heads
 
@@ -230,12 +230,7 @@ def _hops(layout: Layout, stage, p: int) -> list[bool]:
 
 def _ends(size: int, rank: int, p: int, order: str) -> tuple[int, int] | None:
     """The first and the last entry that a rank holds, if any."""
-    if order == "zigzag":
-        run = shard_size(size, 2 * p)
-        runs = [range(size)[i * run : (i + 1) * run] for i in (rank, 2 * p - 1 - rank)]
-    else:
-        runs = [dealt(range(size), size, rank, p, order)]
-    runs = [run for run in runs if run]
+    runs = [run for run in dealt_runs(range(size), size, rank, p, order) if run]
     return (runs[0][0], runs[-1][-1]) if runs else None
 
 
