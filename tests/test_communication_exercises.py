@@ -9,8 +9,8 @@ from workbench.exercises import communication, heterogeneity
 
 
 def cuts(rows, shares):
-    ends = np.rint(np.cumsum(shares) * rows).astype(int).tolist()
-    return np.diff([0, *ends]).tolist()
+    ends = (np.cumsum(shares)[:-1] * rows).astype(int).tolist()
+    return np.diff([0, *ends, rows]).tolist()
 
 
 def in_time(due, deadline):
@@ -52,8 +52,9 @@ def levels(x, scale=127):
 ANSWERS = {
     "dealt_rows": (
         cuts,
-        lambda rows, shares: [round(rows * share) for share in shares],
-        lambda rows, shares: np.rint(np.cumsum(shares) * rows).astype(int).tolist(),
+        lambda rows, shares: [int(rows * share) for share in shares],
+        lambda rows, shares: (np.cumsum(shares) * rows).astype(int).tolist(),
+        lambda rows, shares: np.diff(np.rint(np.cumsum([0, *shares]) * rows)).astype(int).tolist(),
         lambda rows, shares: [rows * share for share in shares],
         lambda rows, shares: [rows // len(shares)] * len(shares),
         lambda rows, shares: cuts(rows, shares)[::-1],
@@ -137,6 +138,7 @@ def test_wrong_answers_are_refused_with_hints(name, number):
     [
         ("dealt_rows", 1, "rounded by itself"),
         ("dealt_rows", 2, "places of the cuts"),
+        ("dealt_rows", 3, "Round down"),
         ("deadline", 1, "needn't wait"),
         ("deadline", 2, "waits until the deadline"),
         ("deadline", 3, "that are late"),

@@ -4,8 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from flwr_datasets.partitioner import DirichletPartitioner
 from small_tasks import rows
 
+from datasets import Dataset
 from workbench.federated import Dirichlet, FederatedTask, Iid, Natural, QuantitySkew, clients_of
 
 TASK = FederatedTask(dataset=rows(each=100), num_clients=5, clients_per_round=2)
@@ -44,7 +46,7 @@ def test_natural_is_what_none_means():
 
 def test_iid_clients_are_alike():
     sizes = [len(client.train) for client in dealt(Iid())]
-    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) - min(sizes) <= 2
     assert mixtures(dealt(Iid())) == pytest.approx(np.full((5, 4), 0.25), abs=0.15)
 
 
@@ -60,6 +62,35 @@ def test_a_small_alpha_skews_the_sizes_and_not_the_mixture():
         mixtures(dealt(kind)).std(axis=0).mean() for kind in (QuantitySkew(2.0), Dirichlet(0.3))
     )
     assert mixed < skewed / 2
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_flower_deals_the_rows_and_each_split_in_proportion(kind):
+    clients = dealt(kind)
+    rows, held_out = (sum(len(part) for part in each) for each in zip(
+        *((c.train, c.held_out) for c in clients), strict=True
+    ))  # fmt: skip
+    for client in clients:
+        expected = len(client.train) * held_out / rows
+        assert abs(len(client.held_out) - expected) <= 1 + len(client.sources)
+
+
+def test_a_partition_is_what_flwr_datasets_makes_of_the_same_column():
+    kind, seed = Dirichlet(0.5), 3
+    columns = {"source": [row["client"] for row in TASK.dataset]}
+    peer = DirichletPartitioner(
+        5, "source", alpha=0.5, min_partition_size=0, shuffle=False, seed=seed
+    )
+    ours = kind.partitioner(5, seed)
+    peer.dataset = ours.dataset = Dataset.from_dict(columns)
+    sizes = [[len(p.load_partition(client)) for client in range(5)] for p in (peer, ours)]
+    assert sizes[0] == sizes[1]
+    assert len(set(sizes[0])) > 1
+
+
+def test_more_clients_than_rows_are_refused():
+    with pytest.raises(ValueError, match="400 rows, and a row is not cut in two"):
+        dealt(Iid(), num_clients=401)
 
 
 def test_shares_that_leave_a_client_too_little_are_refused():

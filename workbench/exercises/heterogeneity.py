@@ -1,58 +1,62 @@
 """Exercises on unlike clients: dealing rows, waiting for the slow, holding clients together."""
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
+import numpy as np
 import torch
 
 from workbench.exercises.checking import Case, Exercise, by_cases
 
 
 def _cuts(rng):
-    from workbench.federated.options import Dirichlet
-    from workbench.federated.partition import _cut, generator
-
     cases = []
     for clients in (3, 4, 6):
-        dealt = one_by_one = []
-        while dealt == one_by_one:  # by luck, single rounding can be right
-            draw = generator(rng.randrange(10**6))
-            (share,) = Dirichlet(2.0).shares(1, clients, draw)
-            rows = rng.randint(30, 60)
-            one_by_one = [round(rows * float(s)) for s in share]
-            dealt = [len(each) for each in _cut([{"split": "train"}] * rows, share, draw)]
-        where = f"{rows} rows, shares {[round(float(s), 3) for s in share]}"
-        cases.append(Case((rows, [float(s) for s in share]), dealt, where))
+        told_apart = False
+        while not told_apart:  # by luck, another rounding can be right
+            rows, seed = rng.randint(30, 60), rng.randrange(10**6)
+            shares, dealt = _dealt_by_flower(rows, clients, seed)
+            one_by_one = [[say(rows * share) for share in shares] for say in (int, round)]
+            told_apart = dealt not in [_ends(rows, shares, round), *one_by_one]
+            told_apart &= int(rows * sum(shares)) == rows  # floats may add up to less than 1
+        where = f"{rows} rows, shares {[round(share, 3) for share in shares]}"
+        cases.append(Case((rows, shares), dealt, where))
     return cases
 
 
+def _dealt_by_flower(rows, clients, seed):
+    """Shares that add up to 1, and how many rows of one source flwr-datasets deals by them."""
+    from datasets import Dataset
+    from workbench.federated.options import Dirichlet
+
+    partitioner = Dirichlet(2.0).partitioner(clients, seed)
+    partitioner.dataset = Dataset.from_dict({"source": ["a"] * rows}).with_format("arrow")
+    shares = np.random.default_rng(seed).dirichlet([2.0] * clients).tolist()
+    return shares, [len(partitioner.load_partition(client)) for client in range(clients)]
+
+
 def _ends(rows, shares, say):
-    sums, total = [0], 0.0
-    for share in shares:
-        total += share
-        sums.append(say(total * rows))
-    return [b - a for a, b in pairwise(sums)]
+    sums = [say(total * rows) for total in accumulate(shares[:-1])]
+    return [b - a for a, b in pairwise([0, *sums, rows])]
 
 
 check_dealt_rows = Exercise(
     "Write f(rows, shares), which returns how many rows of a source each client gets. Cut at the "
-    "running sums of the shares times rows, each rounded to the nearest whole number.",
+    "running sums of the shares times rows, each rounded down; the last client gets what is left.",
     (
         "Rows are whole. Rounded one by one, shares may add up to one row too many or too few.",
-        "Client k gets round(rows x sum of shares up to k) minus the same for the clients before.",
+        "Client k gets int(rows x sum of shares up to k) minus the same for the clients before.",
     ),
     by_cases(
         _cuts,
         {
             "Each share is rounded by itself, so some row goes missing or is dealt twice.": (
-                lambda rows, shares: [round(rows * share) for share in shares]
+                lambda rows, shares: [int(rows * share) for share in shares]
             ),
             "Those are the places of the cuts; how many rows lie between them?": (
-                lambda rows, shares: [
-                    round(rows * sum(shares[: k + 1])) for k in range(len(shares))
-                ]
+                lambda rows, shares: [int(rows * sum(shares[: k + 1])) for k in range(len(shares))]
             ),
-            "Round to the nearest; int() always rounds down.": lambda rows, shares: _ends(
-                rows, shares, int
+            "Round down, as int() does; round() goes to the nearest.": lambda rows, shares: _ends(
+                rows, shares, round
             ),
             "Those are shares, not whole rows.": lambda rows, shares: [rows * s for s in shares],
         },

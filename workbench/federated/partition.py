@@ -109,34 +109,49 @@ def _whole_sources(task: FederatedTask, sources: dict[str, list[Row]]) -> list[C
 
 
 def _shared_rows(task: FederatedTask, sources: dict[str, list[Row]]) -> list[Client]:
-    """Rows by drawn shares, each split apart; drawn again while a client has too few to train."""
+    """Rows one by one; dealt again, by other draws, while a client has too few to train."""
     least = len(text_columns(task))
     if task.partition.pooled:
         sources = {"mixed": [row for rows in sources.values() for row in rows]}
+    if (count := sum(map(len, sources.values()))) < task.num_clients:
+        raise ValueError(
+            f"num_clients={task.num_clients}, but the data have {count} rows, and a row is not cut "
+            f"in two. Take num_clients={count // (2 * least)} or fewer."
+        )
     for attempt in range(DRAWS):
-        draw = generator(task.seed, DEAL, attempt)
-        shares = task.partition.shares(len(sources), task.num_clients, draw)
-        dealt: list[dict[str, list[Row]]] = [{} for _ in range(task.num_clients)]
-        for (name, rows), share in zip(sources.items(), shares, strict=True):
-            for client, mine in enumerate(_cut(rows, share, draw)):
-                if mine:
-                    dealt[client][name] = mine
-        clients = [_client(task, f"client {i}", list(d), d) for i, d in enumerate(dealt)]
+        hands = _dealt(task, sources, generator(task.seed, DEAL, attempt))
+        clients = [_client(task, f"client {i}", list(hand), hand) for i, hand in enumerate(hands)]
         if all(len(client.train) >= least for client in clients):
             break
     return clients
 
 
-def _cut(rows: Sequence[Row], share: np.ndarray, draw: np.random.Generator) -> list[list[Row]]:
-    """Each client's rows of a source: every split is shuffled and cut at the running shares."""
-    hands: list[list[Row]] = [[] for _ in share]
+def _dealt(
+    task: FederatedTask, sources: dict[str, list[Row]], draw: np.random.Generator
+) -> list[dict[str, list[Row]]]:
+    """For each client, source -> its rows, as flwr-datasets' partitioner deals them."""
+    from datasets import Dataset
+
+    rows = [(name, row) for name, rows in sources.items() for row in _spread(rows, draw)]
+    partitioner = task.partition.partitioner(task.num_clients, int(draw.integers(2**32)))
+    columns = {"source": [name for name, _ in rows], "place": range(len(rows))}
+    partitioner.dataset = Dataset.from_dict(columns).with_format("arrow")  # read as one, not by row
+    hands: list[dict[str, list[Row]]] = [{} for _ in range(task.num_clients)]
+    for client, hand in enumerate(hands):
+        for place in partitioner.load_partition(client)["place"][:].to_pylist():
+            name, row = rows[place]
+            hand.setdefault(name, []).append(row)
+    return hands
+
+
+def _spread(rows: Sequence[Row], draw: np.random.Generator) -> list[Row]:
+    """Rows in a drawn order, each split spread evenly: a piece of them has its part of each."""
+    placed: list[tuple[float, Row]] = []
     for split in sorted({row["split"] for row in rows}):
         mine = [row for row in rows if row["split"] == split]
-        order = draw.permutation(len(mine))
-        ends = np.rint(np.cumsum(share) * len(mine)).astype(int).tolist()
-        for hand, first, last in zip(hands, [0, *ends], ends, strict=False):
-            hand += [mine[i] for i in order[first:last]]
-    return hands
+        order = draw.permutation(len(mine)).tolist()
+        placed += [((place + 0.5) / len(mine), mine[i]) for place, i in enumerate(order)]
+    return [row for _, row in sorted(placed, key=lambda each: each[0])]
 
 
 def _rows(task: FederatedTask) -> list[Row]:

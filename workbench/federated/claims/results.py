@@ -16,7 +16,16 @@ from workbench.federated.record import write_whole
 #: Where the recorded results are.
 RESULTS = pathlib.Path(__file__).parent / "results"
 #: Packages that the numbers can depend on.
-PACKAGES = ("torch", "numpy", "scipy", "flwr", "peft", "transformers", "scikit-learn")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "flwr",
+    "flwr-datasets",
+    "peft",
+    "transformers",
+    "scikit-learn",
+)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,12 @@
-"""How rows are dealt to clients: whole sources, or rows by drawn shares.
-
-The shares are drawn here and not by flwr-datasets, which would bring pyarrow, 171 MB, along.
-"""
+"""How rows are dealt to clients: whole sources, or row by row with flwr-datasets."""
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import numpy as np
-from jaxtyping import Float
+from typing import TYPE_CHECKING, ClassVar, Optional
 
 from workbench.federated.option import Option, check_number
+
+if TYPE_CHECKING:
+    from flwr_datasets.partitioner import Partitioner
 
 
 @dataclass(frozen=True)
@@ -20,13 +17,8 @@ class Partition(Option):
     #: Whether sources are mixed before they are shared out.
     pooled: ClassVar[bool] = False
 
-    def shares(
-        self, sources: int, clients: int, draw: np.random.Generator
-    ) -> Float[np.ndarray, "sources clients"] | None:
-        """The share of each source that each client gets; rows add up to 1.
-
-        ``None`` leaves sources whole.
-        """
+    def partitioner(self, clients: int, seed: int) -> Optional["Partitioner"]:
+        """What deals the rows of a dataset with a column ``source``; ``None`` leaves them whole."""
         return None
 
 
@@ -41,10 +33,10 @@ class Iid(Partition):
 
     pooled: ClassVar[bool] = True
 
-    def shares(
-        self, sources: int, clients: int, draw: np.random.Generator
-    ) -> Float[np.ndarray, "sources clients"]:
-        return np.full((sources, clients), 1 / clients)
+    def partitioner(self, clients: int, seed: int) -> "Partitioner":
+        from flwr_datasets.partitioner import IidPartitioner
+
+        return IidPartitioner(clients)
 
 
 @dataclass(frozen=True)
@@ -67,10 +59,8 @@ class Dirichlet(Partition):
     def check(self) -> None:
         check_number(self, "alpha")
 
-    def shares(
-        self, sources: int, clients: int, draw: np.random.Generator
-    ) -> Float[np.ndarray, "sources clients"]:
-        return draw.dirichlet([self.alpha] * clients, sources)
+    def partitioner(self, clients: int, seed: int) -> "Partitioner":
+        return _by_dirichlet(self.alpha, clients, seed)
 
 
 @dataclass(frozen=True)
@@ -89,7 +79,14 @@ class QuantitySkew(Partition):
     def check(self) -> None:
         check_number(self, "alpha")
 
-    def shares(
-        self, sources: int, clients: int, draw: np.random.Generator
-    ) -> Float[np.ndarray, "sources clients"]:
-        return np.tile(draw.dirichlet([self.alpha] * clients), (sources, 1))
+    def partitioner(self, clients: int, seed: int) -> "Partitioner":
+        return _by_dirichlet(self.alpha, clients, seed)  # of one source: all rows, mixed
+
+
+def _by_dirichlet(alpha: float, clients: int, seed: int) -> "Partitioner":
+    from flwr_datasets.partitioner import DirichletPartitioner
+
+    return DirichletPartitioner(
+        clients, partition_by="source", alpha=float(alpha), min_partition_size=0, shuffle=False,
+        seed=seed,
+    )  # fmt: skip
