@@ -177,9 +177,9 @@ def _start(processes: list[Any], name: str, p: int, context: Any) -> None:
             _start_one(processes, context, (rank, name))
     taken = time.monotonic() - started
     if taken > SLOW_START_S and context.get_start_method() == "forkserver":
-        note = "a first call also loads torch, once; later ones take a fraction of it"
         ranks = "1 rank" if p == 1 else f"{p} ranks"
-        _explain(f"Starting {ranks} took {human_seconds(taken)}: {note}.")
+        why = "The first start of a session loads torch, once; a busy machine delays any."
+        _explain(f"Starting {ranks} took {human_seconds(taken)}. {why}")
 
 
 def _start_one(processes: list[Any], context: Any, arguments: tuple[int, str]) -> None:

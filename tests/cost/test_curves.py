@@ -6,9 +6,8 @@ from itertools import pairwise
 import pytest
 
 import workbench as wb
+from workbench import published
 from workbench.planner import band_of, crossover, scaling, sensitivity, sweep, validated
-from workbench.published import BARS, left_out
-from workbench.published.figure3 import errors
 
 VIDEO = replace(wb.PRESETS["stdit-xl-2"], num_layers=4)
 BOX = wb.CLUSTERS["dgx-h100"]
@@ -60,14 +59,22 @@ def test_a_band_is_what_errors_were_and_nothing_else():
             band_of(too_few, checked_to=2, source="")
 
 
-def test_the_validated_band_holds_the_errors_of_bars_that_were_left_out():
+def test_the_validated_band_holds_every_published_speed_that_was_not_fitted():
     band = validated()
-    assert (band.level, band.checked_to) == (11 / 13, 8)
-    ends = band.low - 1, band.high - 1
-    left = left_out([[bar for bar in BARS if bar.sp == 8]])
-    assert ends[0] <= min(left) < max(left) <= ends[1]
-    used = errors(BARS)  # with all bars in the fit: too good to say how far off others may be
-    assert ends[0] < min(used) < max(used) < ends[1]
+    free = [row for row in (*published.table(), *published.peers()) if not row.fitted]
+    faster = [row.speed_ratio for row in free if row.speed_ratio is not None]
+    assert band.low == pytest.approx(min(faster))
+    assert band.high == pytest.approx(max(faster))
+    assert band.level == pytest.approx((len(faster) - 1) / (len(faster) + 1))
+    assert {row.unit for row in free if row.speed_ratio is None} == {"times", "K tokens"}
+    times = [row for row in free if row.unit in ("s", "s an iteration")]
+    expected = [row.published / row.ours for row in times]
+    assert [row.speed_ratio for row in times] == pytest.approx(expected)
+    assert len(times) == 5
+    used = published.left_out()  # constants were fitted to their neighbours: not so far off
+    assert band.low - 1 < min(used) < max(used) < band.high - 1
+    assert "32 A100" in " ".join(row.case for row in free)
+    assert band.checked_to == 32
     (point,) = scaling(VIDEO, "dsp", BOX, ps=[8])
     assert point.band == band
 

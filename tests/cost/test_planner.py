@@ -124,7 +124,7 @@ def test_micro_batches_are_ranked_too():
     assert sizes == sorted(sizes, reverse=True)
     tight = plan(four, BOX, p=8, memory_bytes=sizes[1], **only)
     assert [(q.accumulate, q.fits) for q in tight] == [(2, True), (4, True), (1, False)]
-    assert tight[-1].reason.endswith("accumulate=2 would")
+    assert tight[-1].reason.endswith("accumulate=2 would fit")
     roomy = plan(four, BOX, p=8, **only)
     assert [q.accumulate for q in roomy] == [1, 4]  # 2 is slower than 1, which fits already
     (alone,) = plan(four, BOX, p=8, accumulate=2, **only)

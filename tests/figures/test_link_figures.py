@@ -31,7 +31,9 @@ def test_dots_are_means_and_lines_are_fits():
     figure = figures.link_lines(rows, ["all_to_all"])
     dots, fitted = figure.data
     assert list(dots.y) == [statistics.fmean(row.seconds) for row in rows[:3]]
-    assert list(fitted.y) == pytest.approx([2e-4 + row.size / 1e9 for row in rows[:3]])
+    assert list(fitted.y) == pytest.approx([2e-4 + size / 1e9 for size in fitted.x])
+    assert (fitted.x[0], fitted.x[-1]) == pytest.approx((1e4, 1e6))
+    assert len(fitted.x) > 20  # between the dots, too: a line bends on logarithmic axes
     assert "all_to_all: alpha 200 µs" in figures.caption(figure)
     assert "1 GB/s" in figures.caption(figure)
 

@@ -77,7 +77,7 @@ USUAL = Sizes(
 QUICK = Sizes(
     repeats=3, transfers=3, products=((512, 64), (1024, 64)),
     attentions=((16, 4, 16, 16), (4, 4, 128, 16)),
-    streams=(2**14, 2**17), layers=(1, 2), messages=(2**12, 2**22),
+    streams=(2**14, 2**17), layers=(1, 2), messages=(2**12, 2**17, 2**22),
 )  # fmt: skip
 
 

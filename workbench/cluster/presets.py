@@ -97,7 +97,9 @@ DEVICES: dict[str, Device] = {
 
 _BASE = Figure(8.4e-6, "vendor-model", f"{_NCCL}: ring, simple protocol")
 _STEP = Figure(3.4e-6, "vendor-model", f"{_NCCL}: each step over NVLink, simple protocol")
-_PEER = Figure(0.6e-6, "derived", f"{_NCCL}: a step over NVLink of its low-latency protocol")
+_PEER = Figure(
+    0.6e-6, "derived", f"{_NCCL}: a low-latency step over NVLink; assumed for a message on any link"
+)  # fmt: skip
 _PCI = Figure(5.7e-6, "vendor-model", f"{_NCCL}: each step over PCIe, simple protocol")
 _HOP = Figure(14.0e-6, "vendor-model", f"{_NCCL}: each step over the network, simple protocol")
 

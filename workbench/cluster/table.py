@@ -26,6 +26,16 @@ class FigureRow(NamedTuple):
     kind: str
     source: str
 
+#: What is taken where a number is not known.
+_DEFAULTS = {
+    "matmul_flops_per_s": "the peak is taken",
+    "attention_flops_per_s": "a third of the peak is taken",
+    "memory_bytes_per_s": "taken as so fast that it costs nothing",
+    "copy_bytes_per_s": "the memory's rate is taken",
+    "attention_row_s": "taken as nothing",
+    "nics_per_node": "one for each device is taken",
+}
+
 
 def figures_of(cluster: Cluster) -> list[FigureRow]:
     """List every number of a cluster with its unit, kind (a key of `KINDS`) and source.
@@ -76,7 +86,7 @@ def _row(part: str, name: str, value, source: str, unit: str | None = None) -> F
     if isinstance(value, Figure):
         return FigureRow(part, name, float(value), unit, value.kind, value.source)
     if value is None:
-        return FigureRow(part, name, None, unit, "not found", "a default is used")
+        return FigureRow(part, name, None, unit, "not found", _DEFAULTS[name])
     sheet = bool(source) and name in ("memory_bytes", "peak_flops_per_s")
     kind = "spec" if sheet else "given"
     return FigureRow(part, name, value, unit, kind, source if sheet else KINDS["given"])

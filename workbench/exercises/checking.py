@@ -39,9 +39,9 @@ class Verdict:
     def _repr_html_(self) -> str:
         said = repr(self).removesuffix(self.hint).strip()
         if self.passed is not None or not self.hint:
-            return boxed(said, _EDGES[self.passed], html.escape(self.hint))
+            return boxed(said, _EDGES[self.passed], _marked(self.hint))
         head, _, hint = self.hint.partition(": ")
-        folded = f"<summary>{html.escape(head)}</summary>{html.escape(hint)}"
+        folded = f"<summary>{_marked(head)}</summary>{_marked(hint)}"
         return boxed(said, _EDGES[None], f"<details>{folded}</details>")
 
 
@@ -221,7 +221,12 @@ def boxed(text: str, edge: str, below: str = "") -> str:
     """Text, and HTML below it, with a coloured edge, legible in both themes."""
     style = f"border-left: 4px solid {edge}; padding: 4px 10px; margin: 2px 0"
     below = below and f'<div style="margin-top: 4px">{below}</div>'
-    return f'<div style="{style}">{html.escape(text)}{below}</div>'
+    return f'<div style="{style}">{_marked(text)}{below}</div>'
+
+
+def _marked(text: str) -> str:
+    """Text as HTML; what stands between backticks is code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def _slip(found, cases, slips) -> str:

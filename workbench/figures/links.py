@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
@@ -86,7 +87,7 @@ def link_lines(rows: Sequence[Row], kinds: Sequence[str] = tuple(KINDS)) -> go.F
     for kind in dict.fromkeys(row.kind for row in drawn):
         same = [row for row in drawn if row.kind == kind]
         found = line([row.size for row in same], [row.seconds for row in same], mean=True)
-        sizes = [row.size for row in same]
+        sizes = np.geomspace(same[0].size, same[-1].size, 60).tolist()  # a line bends on such axes
         figure.add_trace(_dots(kind, same))
         figure.add_trace(go.Scatter(
             x=sizes, y=[found.alpha_s + size * found.per_unit_s for size in sizes], mode="lines",
@@ -95,7 +96,7 @@ def link_lines(rows: Sequence[Row], kinds: Sequence[str] = tuple(KINDS)) -> go.F
         rate = f"{human_bytes(1 / found.per_unit_s)}/s" if found.per_unit_s else "no slope is seen"
         said.append(
             f"{kind}: alpha {human_seconds(found.alpha_s)} "
-            f"({human_seconds(found.alpha_interval[0])} to "
+            f"(95 % interval {human_seconds(found.alpha_interval[0])} to "
             f"{human_seconds(found.alpha_interval[1])}), {rate}, "
             f"worst size {found.misfit:.0%} off"
         )

@@ -57,7 +57,7 @@ def _bars_caption(pairs: Sequence[tuple[Bar, float]]) -> str:
 
 
 def residuals(rows: Sequence[PublishedRow], left_out: Sequence[float] = ()) -> go.Figure:
-    """Ratios of ours to the published numbers, one row each, with its grade.
+    """Our speeds over the published ones, one row each, with its grade.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def residuals(rows: Sequence[PublishedRow], left_out: Sequence[float] = ()) -> g
                                   (False, "never used", "diamond")):  # fmt: skip
         these = [i for i, row in enumerate(rows) if row.fitted == fitted]
         figure.add_trace(go.Scatter(
-            x=[rows[i].ratio for i in these], y=[names[i] for i in these], mode="markers",
+            x=[rows[i].speed_ratio for i in these], y=[names[i] for i in these], mode="markers",
             name=label, marker={"symbol": symbol, "size": 11, "color": INK},
         ))  # fmt: skip
     if left_out:
@@ -83,9 +83,9 @@ def residuals(rows: Sequence[PublishedRow], left_out: Sequence[float] = ()) -> g
             name="predicted from the others", marker=ring,
         ))  # fmt: skip
     figure.add_vline(x=1, line={"color": INK, "dash": "dot"})
-    styled(figure, "Ours over published", height=140 + 26 * len(rows),
+    styled(figure, "Our speed over the published one", height=140 + 26 * len(rows),
            legend={"orientation": "h", "y": -0.18})  # fmt: skip
-    figure.update_xaxes(title="ratio; 1 is what was published")
+    figure.update_xaxes(title="ours / published; right of 1 we are too fast")
     figure.update_yaxes(autorange="reversed", automargin=True)
     return captioned(figure, _residuals_caption(rows, left_out))
 
@@ -93,7 +93,7 @@ def residuals(rows: Sequence[PublishedRow], left_out: Sequence[float] = ()) -> g
 def _residuals_caption(rows: Sequence[PublishedRow], left_out: Sequence[float]) -> str:
     said = []
     for fitted, words in ((True, "used in the fit"), (False, "never used")):
-        off = [abs(row.ratio - 1) for row in rows if row.fitted == fitted]
+        off = [abs(row.speed_ratio - 1) for row in rows if row.fitted == fitted]
         if off:
             said.append(f"{len(off)} numbers {words}: off by {sum(off) / len(off):.1%} on average, "
                         f"{max(off):.1%} at worst")  # fmt: skip

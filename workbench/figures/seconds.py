@@ -22,13 +22,17 @@ _LEGIBLE = 0.03
 _SECONDS = "seconds of a step"
 
 
-def step_parts(costs: Mapping[str, Cost]) -> go.Figure:
+def step_parts(
+    costs: Mapping[str, Cost], title: str = "What a step is made of (predicted)"
+) -> go.Figure:
     """One stacked bar a step: computing, communication that nothing hides, copies, overhead.
 
     Parameters
     ----------
     costs : mapping
         Name -> what `predict` found.
+    title : str
+        Of the whole figure.
     """
     figure = go.Figure()
     longest = max(cost.seconds for cost in costs.values())
@@ -41,10 +45,14 @@ def step_parts(costs: Mapping[str, Cost]) -> go.Figure:
                   for s, share in zip(seconds, shares, strict=True)],
             textposition="inside", insidetextanchor="middle", textangle=0,
         ))  # fmt: skip
-    styled(figure, "What a step is made of (predicted)", barmode="stack",
+    for name, cost in costs.items():
+        share = cost.exposed_communication_s / cost.seconds
+        figure.add_annotation(x=cost.seconds, y=name, text=f" communication {share:.1%}",
+                              showarrow=False, xanchor="left")  # fmt: skip
+    styled(figure, title, barmode="stack",
            height=170 + 42 * len(costs),
            legend={"orientation": "h", "y": -0.3, "traceorder": "normal"})  # fmt: skip
-    figure.update_xaxes(title="seconds")
+    figure.update_xaxes(title="seconds", range=[0, 1.35 * longest])
     figure.update_yaxes(autorange="reversed", automargin=True)
     first, last = (pick(costs, key=lambda name: costs[name].seconds) for pick in (min, max))
     most = max(costs, key=lambda name: costs[name].exposed_communication_s / costs[name].seconds)

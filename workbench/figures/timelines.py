@@ -7,16 +7,18 @@ from plotly.subplots import make_subplots
 
 from workbench.figures.style import INK, KINDS, captioned, styled
 from workbench.timeline import LANES, PARTS, Span, step_seconds, totals
+from workbench.timeline.measured import REST
 from workbench.units import human_seconds
 
 #: Colours of what is no collective: greys for computing, one colour for copies.
 _OTHERS = {
-    "matmul": "#999999", "attention": "#555555", "elementwise": "#CCCCCC", "all else": "#B8B0A0",
+    "matmul": "#999999", "attention": "#555555", "elementwise": "#CCCCCC", REST: "#B8B0A0",
     "copies": "#EE8866", "launches": "#EEEEEE", "waiting": "#FFFFFF",
 }  # fmt: skip
 _WORDS = {"relayout": "copies", "overhead": "launches", "wait": "waiting"}
 _SAID = {
-    "compute": "computing", "communication": "exposed communication", "relayout": "copies",
+    "compute": "computing", "else": "all else, such as Python between kernels",
+    "communication": "exposed communication", "relayout": "copies",
     "overhead": "launches and the like", "wait": "waiting for the last rank",
 }  # fmt: skip
 
@@ -50,8 +52,9 @@ def timeline(
         end = 1e3 * step_seconds(spans)
         figure.update_xaxes(title="time [ms]", range=[0, 1.01 * end], row=panel, col=1)
     styled(figure, title, height=170 + 110 * len(runs) + 36 * rows, barmode="overlay", bargap=0.25,
-           legend={"orientation": "h", "y": -0.25, "traceorder": "normal"})  # fmt: skip
-    figure.update_layout(margin_l=170)
+           legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom",
+                   "traceorder": "normal"})  # fmt: skip
+    figure.update_layout(margin={"l": 170, "b": 110})
     return captioned(figure, " ".join(_sentence(name, spans) for name, spans in runs.items()))
 
 
@@ -88,6 +91,8 @@ def _sentence(name: str, spans: Sequence[Span]) -> str:
     if not ranks:
         return f"{name[:1].upper()}{name[1:]}: nothing."
     sums = {part: sum(totals(spans, rank)[part] for rank in ranks) for part in PARTS}
+    sums["else"] = sum(span.seconds for span in spans if span.kind == REST)
+    sums["compute"] -= sums["else"]
     whole = sum(sums[part] for part in _SAID)
     shares = [f"{said} {sums[part] / whole:.0%}" for part, said in _SAID.items() if sums[part] > 0]
     hidden = sums["hidden"] / len(ranks)

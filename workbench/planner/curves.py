@@ -210,7 +210,7 @@ def scaling(
         What grows with the ranks; ``None``: nothing.
     band : Band or None
         How far off predictions may be, as `band_of` makes it of errors that were found; ``None``:
-        those of the paper's training figure (`validated`).
+        those of published numbers that nothing was fitted to (`validated`).
     """
     if weak is not None and weak not in (*spec.dims, "batch"):
         raise ValueError(f"weak={weak!r}: it is None, 'batch' or one of {', '.join(spec.dims)}")

@@ -275,7 +275,7 @@ def _advised(plans: list[Plan], budget: int, spec: TransformerSpec) -> list[Plan
             alike = [r for r in plans if (r.strategy, r.mesh) == (q.strategy, q.mesh)]
             able = [_changes(q, r) for r in sorted(alike, key=lambda r: r.seconds or 0) if r.fits]
             least = min(able, key=len, default=[f"with {_untried(q, alike, spec)} it"])
-            way = f"{' and '.join(least)} {'would' if able else 'may'}"
+            way = f"{' and '.join(least)} {'would' if able else 'may'} fit"
             needs = f"needs {human_bytes(q.memory_bytes)} of {human_bytes(budget)} of memory"
             q = replace(q, reason=f"{needs}; {way}")
         advised.append(q)

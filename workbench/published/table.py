@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from workbench.published.figure3 import BARS, fig3_throughput
 from workbench.published.latency import LATENCIES, inference_latency
 
+#: Units of which less, and more, is faster.
+_TIMES = ("s", "s an iteration")
+_SPEEDS = ("samples/s", "iterations/s", "TFLOP/s", "of the peak")
+
 
 @dataclass(frozen=True)
 class PublishedRow:
@@ -42,6 +46,13 @@ class PublishedRow:
     def ratio(self) -> float:
         """Ours over the published one."""
         return self.ours / self.published
+
+    @property
+    def speed_ratio(self) -> float | None:
+        """How many times as fast as published: above 1 we are too fast; None if it is no speed."""
+        if self.unit in _TIMES:
+            return 1 / self.ratio
+        return self.ratio if self.unit in _SPEEDS else None
 
 
 def table() -> list[PublishedRow]:
