@@ -19,7 +19,7 @@ def test_a_node_is_drawn_with_its_numbers():
     words = [text.get_text() for text in figure.axes[0].texts]
     assert sum(word.startswith("device ") for word in words) == BOX.gpus_per_node
     assert any("370 GB/s" in word for word in words)
-    assert "7.6 times less" in figures.caption(figure)
+    assert "7.6 times slower" in figures.caption(figure)
     alone = figures.cluster_picture(wb.CLUSTERS["8x-4090"])
     assert "no network" in [text.get_text() for text in alone.axes[0].texts]
     assert figures.caption(alone).endswith("Nothing leads out of it.")

@@ -63,7 +63,7 @@ def test_curves_are_the_numbers_and_say_where_the_lowest_changes():
     assert figure.data[0].line.color == figures.COLOURS["dsp"]
     assert [shape.x0 for shape in figure.layout.shapes] == [pytest.approx(3)]  # where 3 = n
     text = figures.caption(figure)
-    assert "At 1 (tokens) dsp is lowest, 9 times below single." in text
+    assert "Tokens: at 1 dsp is lowest, single 9 times that." in text
     assert "Between 2 and 4 ring falls below dsp." in text
     relative = figures.time_curves(series, "tokens", "dsp")
     assert list(relative.data[1].y) == [3.0, 1.5, 0.75]

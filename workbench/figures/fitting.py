@@ -141,5 +141,5 @@ def peak_curves(series: Mapping[str, Mapping[int, Memory]], budget_bytes: int, x
     figure.update_yaxes(title="memory of a rank [GB]", type="log", **log_ticks(peaks))
     return captioned(
         figure,
-        f"Largest {x} of those drawn that fit into {human_bytes(budget_bytes)}: {'; '.join(ends)}.",
+        f"Most {x} of those drawn that fit into {human_bytes(budget_bytes)}: {'; '.join(ends)}.",
     )

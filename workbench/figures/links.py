@@ -69,7 +69,7 @@ def _cluster_words(cluster: Cluster) -> str:
     if cluster.inter is None:
         return f"{text}. Nothing leads out of it."
     ratio = inside / cluster.nic_bytes_per_s
-    return f"{text}, out of it {human_bytes(cluster.nic_bytes_per_s)}/s: {ratio:.1f} times less."
+    return f"{text}, out of it {human_bytes(cluster.nic_bytes_per_s)}/s: {ratio:.1f} times slower."
 
 
 def link_lines(rows: Sequence[Row], kinds: Sequence[str] = tuple(KINDS)) -> go.Figure:

@@ -146,8 +146,8 @@ def _curves_caption(series, x: str, changes) -> str:
     for number in (numbers[0], numbers[-1]):
         here = {name: at[number] for name, at in series.items() if number in at}
         first, last = (pick(here, key=here.get) for pick in (min, max))
-        times = f", {here[last] / here[first]:.3g} times below {last}" if last != first else ""
-        ends.append(f"At {number:g} ({x}) {first} is lowest{times}.")
-    said = [f"Between {low:g} and {high:g} {new} falls below {old}." for low, high, old, new
+        times = f", {last} {here[last] / here[first]:.3g} times that" if last != first else ""
+        ends.append(f"{x[:1].upper()}{x[1:]}: at {number:,g} {first} is lowest{times}.")
+    said = [f"Between {low:,g} and {high:,g} {new} falls below {old}." for low, high, old, new
             in changes]  # fmt: skip
     return " ".join([*ends, *(said or ["The lowest is the same everywhere."])])
