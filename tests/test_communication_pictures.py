@@ -64,6 +64,8 @@ def test_scale_has_a_line_a_model():
     assert [line.name for line in figure.data] == table["model"].unique().tolist()
     assert list(figure.data[0].y) == table["run_bytes"][:2].tolist()
     assert "on paper" in figure.layout.title.text
+    for axis in (figure.layout.xaxis, figure.layout.yaxis):
+        assert axis.type in axis.title.text  # "log"
     assert "By assumption" in caption(communication.scale_lines(table, "hours", "hours"))
 
 
@@ -80,6 +82,7 @@ def test_the_partition_explorer_shows_the_clients_of_a_run():
         explorer.controls["partition"].value = kind
         assert explorer.picture.value.startswith("<svg")
         assert "6 clients hold" in explorer.caption.value
+        assert explorer.controls["alpha"].disabled == (kind in ("natural", "iid"))
     explorer.controls["partition"].value = "natural"
     natural = clients_of(FederatedTask(num_clients=6))
     assert [sum(each.values()) for each in explorer.held] == [len(c.train) for c in natural]

@@ -80,6 +80,14 @@ def test_pairs_show_each_seed_and_the_interval_of_the_mean():
     assert "centralised: lower in 3 of 3 seeds, mean -0.300 nat." in caption(figure)
 
 
+def test_a_small_difference_is_said_in_plain_decimals():
+    mine = {"mine": "#123456"}
+    figure = figures.paired_differences({"mine": [-0.000123]}, against="FedAvg", colours=mine)
+    assert "mine: lower in 1 of 1 seed, mean -0.00012 nat." in caption(figure)
+    assert figure.layout.xaxis.exponentformat == "none"  # no SI prefix before the unit
+    assert figure.data[0].marker.color == mine["mine"]
+
+
 def test_traffic_counts_clients_and_rounds():
     sent = {"adapters": 10_000, "all weights": 2_000_000}
     figure = figures.traffic(sent, clients=4, rounds=10)

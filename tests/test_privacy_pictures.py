@@ -40,7 +40,7 @@ def test_an_attack_stands_beside_what_its_defence_costs():
     assert points.x == (0.95, 0.5)
     assert np.allclose(points.error_x.arrayminus, [0.05, 0.2])
     assert bars.x == (0.3, -0.1)
-    assert "noise: area 0.50 (0.30 to 0.70), held-out loss fell by -0.100 nat" in caption(figure)
+    assert "noise: area 0.50 (0.30 to 0.70), held-out loss rose by 0.100 nat" in caption(figure)
 
 
 @pytest.mark.parametrize("kind", ["poisson", "fixed"])

@@ -46,6 +46,8 @@ def test_the_gap_explorer_follows_each_control_by_the_closed_form():
     assert (exact, missed) == pytest.approx((gap.exact / per, gap.missed / per))
     assert apart**2 + missed**2 == pytest.approx(exact**2)
     assert f"{missed:.3g}, {gap.relative:.0%} of it" in explorer.caption.value
+    explorer.controls["clients"].value = 1
+    assert ">1 client, rank 4" in explorer.caption.value
     assert explorer.controls["rank"].options == RANKS
     assert explorer.controls["spread"].options == SPREADS
 
@@ -67,6 +69,9 @@ def test_the_breakdown_shows_where_each_rule_breaks():
     assert [line.y for line in figure.data] == [(0.3, 9.0), (0.4, 0.5)]
     assert [line.marker.symbol for line in figure.data] == [("star", "circle"), ("circle", "star")]
     assert "mean (meant for 0) with 1; median (meant for 1) never here" in caption(figure)
+    assert caption(figure).endswith("One draw.")
+    figure = bars.breakdown(errors, {"mean": 0, "median": 1}, clients=5, draws=3)
+    assert caption(figure).endswith("Errors are means of 3 draws.")
 
 
 @pytest.mark.parametrize("rule", breakdown.RULES)
@@ -115,7 +120,7 @@ def test_the_attack_explorer_follows_each_control():
     assert explorer.errors == {rule: breakdown.error(rule, updates) for rule in breakdown.RULES}
     assert f"Bulyan ends {explorer.errors['Bulyan']:.3g} from the truth" in explorer.caption.value
     explorer.controls["attackers"].value = 16
-    assert "Not possible: attackers=16 of 15 clients" in explorer.caption.value
+    assert "attackers=16 of 15 clients; it is 0 to 15.</p>" in explorer.caption.value
     assert explorer.picture.value == ""
 
 

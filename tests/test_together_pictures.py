@@ -22,6 +22,7 @@ def test_losses_stand_over_bytes_with_their_mean():
     assert figure.layout.shapes[0].y0 == 4.0
     assert caption(figure).startswith("Lowest mean loss first: lora 1.500 for 1 kB, head 3.000")
     assert "over 2 seeds" in caption(figure)
+    assert caption(figures.loss_and_bytes({"lora": (9, [1.0])}, 4.0)).endswith("nat. One seed.")
 
 
 def test_a_start_has_a_colour_and_a_partition_a_dash():
@@ -36,3 +37,4 @@ def test_a_start_has_a_colour_and_a_partition_a_dash():
     assert one.color == other.color != third.color
     assert one.dash == third.dash != other.dash
     assert "random, iid: 4.00 to 3.00 nat. Means over 2 seeds." in caption(figure)
+    assert caption(figures.start_curves({("random", "iid"): [[4.0, 3.0]]})).endswith("One seed.")

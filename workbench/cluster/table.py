@@ -26,6 +26,7 @@ class FigureRow(NamedTuple):
     kind: str
     source: str
 
+
 #: What is taken where a number is not known.
 _DEFAULTS = {
     "matmul_flops_per_s": "the peak is taken",

@@ -8,10 +8,11 @@ import numpy as np
 
 from workbench.federated import defence
 
-#: What attackers send, all the same: far away, or a little off, where honest ones are, too.
+#: What attackers send, all the same: far away, or only a little off.
 FAR, CLOSE = "far", "close"
-#: How far off, in standard deviations of an honest client's number. The close one is below the
-#: largest of a few honest ones, so that it can't be told by its size.
+#: How far off, in standard deviations of an honest client's number. The close one is ordinary for
+#: a single number. It is odd in all numbers at once, where honest clients are 1 off on average, and
+#: so are equal updates; the rules look for neither.
 OFF = {FAR: 100.0, CLOSE: 1.5}
 
 

@@ -20,7 +20,8 @@ from workbench.federated.traffic import arrays_bytes, numbers_bytes
 #: Numbers of clients of the table.
 CLIENTS = (10, 100, 1_000, 10_000, 100_000)
 #: Floating-point operations for each weight and token: 2 forward, 2 backward to the activations,
-#: and 2 more to the weights if all are trained. Source: Kaplan et al., arXiv 2001.08361, section 2.
+#: and 2 more to the weights if all are trained. Source of the 6: Kaplan et al., arXiv 2001.08361,
+#: section 2; that 2 of them fall away for adapters is our deduction.
 FLOPS = {"lora": 4, "full": 6}
 
 

@@ -1,11 +1,12 @@
 """What averaging low-rank factors misses: lines of the error, singular values, bars to scale."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import plotly.graph_objects as go
 
 from workbench.figures.marks import Picture, Text, rectangle, svg
-from workbench.figures.style import INK, OTHER, PALE, captioned, rank_colours, styled
+from workbench.figures.style import INK, LINES, OTHER, PALE, captioned, styled
 
 Lines = Mapping[str, Mapping[float, float]]
 #: Pixels of the longest bar, and of one row.
@@ -33,7 +34,7 @@ def gap_lines(
         Space the x axis by logarithm, with a tick at each place.
     """
     figure = go.Figure()
-    colours = dict(zip(lines, rank_colours(len(lines)), strict=True))
+    colours = dict(zip(lines, cycle(LINES), strict=False))
     for name, values in lines.items():
         figure.add_trace(_line(name, values, colours[name], "lines" if points else "lines+markers"))
     for name, values in (points or {}).items():

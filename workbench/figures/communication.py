@@ -1,13 +1,14 @@
 """What a federated run sends: loss against bytes, and hours of a round's parts."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from statistics import fmean
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.figures.marks import Picture, Text, rectangle, svg
-from workbench.figures.style import INK, byte_ticks, captioned, rank_colours, styled
+from workbench.figures.style import INK, LINES, byte_ticks, captioned, rank_colours, styled
 from workbench.units import human_bytes, human_seconds
 
 #: Parts of a round and their colours. Source: Okabe & Ito (2008).
@@ -125,7 +126,7 @@ def scale_lines(table: pd.DataFrame, column: str, title: str) -> go.Figure:
         What the column is.
     """
     figure, models = go.Figure(), table["model"].unique().tolist()
-    for model, colour in zip(models, rank_colours(len(models)), strict=True):
+    for model, colour in zip(models, cycle(LINES), strict=False):
         mine = table[table["model"] == model]
         figure.add_trace(
             go.Scatter(
@@ -139,8 +140,8 @@ def scale_lines(table: pd.DataFrame, column: str, title: str) -> go.Figure:
     ticks = byte_ticks(table[column].tolist()) if column.endswith("bytes") else hours
     counts = sorted(set(table["clients"].tolist()))
     there = {"tickvals": counts, "ticktext": [f"{count:,}" for count in counts]}
-    figure.update_xaxes(title="clients that there are", type="log", **there)
-    figure.update_yaxes(title=title, type="log", **ticks)
+    figure.update_xaxes(title="clients that there are, log scale", type="log", **there)
+    figure.update_yaxes(title=f"{title}, log scale", type="log", **ticks)
     figure.update_layout(legend={"traceorder": "reversed"})  # as the lines lie
     least, most = (table.loc[at] for at in (table[column].idxmin(), table[column].idxmax()))
     say = human_bytes if column.endswith("bytes") else human_hours

@@ -55,7 +55,8 @@ def parties(nodes: int) -> go.Figure:
         figure,
         f"{2 + 2 * nodes} programs. Coloured: what we wrote, the same as in the simulation. Grey: "
         f"Flower's own, which carry messages. Each of the {nodes} SuperNodes calls the SuperLink, "
-        "never the other way round: a node needs no open door.",
+        "never the other way round: a node needs no open door. An arrow: who calls whom; from a "
+        "SuperNode to its ClientApp, who starts whom.",
     )
 
 

@@ -1,7 +1,7 @@
 """What a federated run says: who holds how much, how the loss falls, who gains, what travels."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
+from math import floor, isfinite, log10
 from statistics import fmean
 
 import plotly.graph_objects as go
@@ -17,6 +17,8 @@ WAYS: dict[str, str] = {
     "federated": "#009E73",
     "centralised": "#0072B2",
     "local only": "#E69F00",
+    "pooled": "#0072B2",  # centralised, in other words
+    "alone": "#E69F00",  # local only
 }
 #: Pixels of the longest bar, and of one row, of the picture of the traffic.
 _LONGEST, _ROW = 420, 30
@@ -101,7 +103,9 @@ def _losses_caption(runs, start) -> str:
     dashed = "; dashed: start and end only" if min(lengths) == 2 < max(lengths) else ""
     return (
         f"The pretrained model starts at {start:.3f} nat. After the last round, lowest first: "
-        f"{said}. Thick: the mean over {seeds} seeds; thin: each seed{dashed}."
+        f"{said}. "
+        + (f"Thick: the mean over {seeds} seeds; thin: each seed" if seeds > 1 else "One seed")
+        + f"{dashed}."
     )
 
 
@@ -142,6 +146,7 @@ def paired_differences(
     differences: Mapping[str, Sequence[float]],
     intervals: Mapping[str, tuple[float, float]] | None = None,
     against: str = "pretrained",
+    colours: Mapping[str, str] = WAYS,
 ) -> go.Figure:
     """Points, one a seed: how much lower the loss is than that of the same seed's other run.
 
@@ -153,17 +158,19 @@ def paired_differences(
         The same names -> a confidence interval of the mean, drawn as a bar.
     against : str
         The other run.
+    colours : mapping
+        What is compared -> its colour.
     """
     figure, intervals = go.Figure(), intervals or {}
     for way, values in differences.items():
-        colour = WAYS.get(way, OTHER)
+        colour = colours.get(way, OTHER)
         if way in intervals:
             low, high = intervals[way]
             figure.add_trace(
                 go.Scatter(
                     x=[low, high], y=[way, way], mode="lines", opacity=0.35, showlegend=False,
                     line={"color": colour, "width": 14},
-                    hovertemplate="interval of the mean: %{x:.3f} nat<extra></extra>",
+                    hovertemplate="interval of the mean: %{x:+.3g} nat<extra></extra>",
                 )
             )  # fmt: skip
         figure.add_trace(
@@ -171,13 +178,14 @@ def paired_differences(
                 x=list(values), y=[way] * len(values), mode="markers", showlegend=False,
                 marker={"color": colour, "size": 12, "line": {"color": "#222222", "width": 1}},
                 text=[f"seed number {i}" for i in range(len(values))],
-                hovertemplate=f"{way}, %{{text}}: %{{x:+.3f}} nat<extra></extra>",
+                hovertemplate=f"{way}, %{{text}}: %{{x:+.3g}} nat<extra></extra>",
             )
         )  # fmt: skip
     figure.add_vline(x=0, line={"color": WAYS["pretrained"]})
     styled(figure, f"Held-out loss minus that of: {against}", height=150 + 60 * len(differences))
     low, high = _ends([*differences.values(), *intervals.values()])
     figure.update_xaxes(title="difference [nat], left of 0 is better", range=[low, high])
+    figure.update_xaxes(exponentformat="none")
     figure.update_yaxes(automargin=True, autorange="reversed", ticksuffix=" ")
     sentences = [_pair_sentence(*each, intervals.get(each[0])) for each in differences.items()]
     return captioned(figure, " ".join([*sentences, "Each point is one seed."]))
@@ -192,8 +200,21 @@ def _ends(values: Iterable[Sequence[float]]) -> tuple[float, float]:
 
 def _pair_sentence(way, values, interval) -> str:
     lower = sum(value < 0 for value in values)
-    text = f"{way}: lower in {lower} of {len(values)} seeds, mean {fmean(values):+.3f} nat"
-    return text + (f" (interval {interval[0]:+.3f} to {interval[1]:+.3f})." if interval else ".")
+    seeds = f"{len(values)} seed{'s' * (len(values) > 1)}"
+    text = f"{way}: lower in {lower} of {seeds}, mean {_signed(fmean(values))} nat"
+    return text + (f" (interval {' to '.join(map(_signed, interval))})." if interval else ".")
+
+
+def _signed(value: float) -> str:
+    """With 3 decimals, and more where the number is small.
+
+    Examples
+    --------
+    >>> _signed(-0.09), _signed(0.000123), _signed(0.0)
+    ('-0.090', '+0.00012', '+0.000')
+    """
+    decimals = max(3, 1 - floor(log10(abs(value)))) if value and isfinite(value) else 3
+    return f"{value:+.{decimals}f}"
 
 
 def traffic_svg(client_bytes: Mapping[str, int], clients: int, rounds: int = 1) -> tuple[str, str]:

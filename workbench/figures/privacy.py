@@ -170,7 +170,18 @@ def attack_and_utility(
     figure.update_yaxes(automargin=True, autorange="reversed", ticksuffix=" ")
     said = "; ".join(
         f"{name}: area {told[name][0]:.2f} ({told[name][1]:.2f} to {told[name][2]:.2f}), held-out "
-        f"loss fell by {falls[name]:+.3f} nat"
+        f"loss {moved(falls[name])} nat"
         for name in names
     )
     return captioned(figure, f"{said}. Bars on the points: 95 % bootstrap intervals.")
+
+
+def moved(fall: float) -> str:
+    """That a loss fell by so much, or rose.
+
+    Examples
+    --------
+    >>> moved(0.25), moved(-1.7)
+    ('fell by 0.250', 'rose by 1.700')
+    """
+    return f"fell by {fall:.3f}" if fall >= 0 else f"rose by {-fall:.3f}"

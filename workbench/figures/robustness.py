@@ -27,6 +27,7 @@ def breakdown(
     withstands: Mapping[str, int],
     clients: int,
     attack: str = "",
+    draws: int = 1,
 ) -> go.Figure:
     """Error of the joined update against the number of attackers, a line for each rule.
 
@@ -40,6 +41,8 @@ def breakdown(
         Of how many clients in all.
     attack : str
         What they send, such as ``"far"``; for the title.
+    draws : int
+        Of how many draws the errors are the mean; for the caption.
     """
     figure, kind = go.Figure(), f"{attack} attackers".strip()
     for rule, values in errors.items():
@@ -58,10 +61,10 @@ def breakdown(
     figure.update_xaxes(title="attackers", dtick=1)
     ticks = log_ticks(value for values in errors.values() for value in values)
     figure.update_yaxes(title="distance from the truth, log scale", type="log", **ticks)
-    return captioned(figure, _breakdown_caption(errors, withstands, clients))
+    return captioned(figure, _breakdown_caption(errors, withstands, clients, draws))
 
 
-def _breakdown_caption(errors, withstands, clients) -> str:
+def _breakdown_caption(errors, withstands, clients, draws) -> str:
     said = []
     for rule, values in errors.items():
         bad = next((i for i, value in enumerate(values) if value > 1), None)
@@ -69,7 +72,8 @@ def _breakdown_caption(errors, withstands, clients) -> str:
         said.append(f"{rule} (meant for {withstands[rule]}) {when}")
     return (
         f"{clients} clients; the error rises above an honest client's own (dotted) for: "
-        f"{'; '.join(said)}. A star: as many attackers as the rule is meant for."
+        f"{'; '.join(said)}. A star: as many attackers as the rule is meant for. "
+        + (f"Errors are means of {draws} draws." if draws > 1 else "One draw.")
     )
 
 
@@ -83,7 +87,7 @@ def attack_caption(errors: Mapping[str, float], rule: str, attackers: int, clien
         text += " All rules end as far from it."
     elif others and best != rule:
         text += f" Nearest is {best} with {errors[best]:.3g}."
-    return text
+    return f"{text} One draw."
 
 
 def attack_svg(errors: Mapping[str, float], rule: str, attackers: int, clients: int) -> str:

@@ -46,6 +46,8 @@ _RANKS = (
 
 #: An axis of more decades has ticks at the powers of ten alone.
 _DECADES = 5
+#: Colours of lines, dark enough for a white page. Source: Okabe & Ito (2008), as above.
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7F7F7F")
 INK, PALE, PAPER = "#222222", "#DDDDDD", "#FFFFFF"
 
 

@@ -78,12 +78,13 @@ def loss_and_bytes(kinds: Mapping[str, tuple[int, Sequence[float]]], start: floa
     figure.update_xaxes(type="log", title="bytes up and down in the whole run",
                         **log_ticks((sent for sent, _ in kinds.values()), human_bytes))  # fmt: skip
     figure.update_yaxes(title="held-out loss [nat], lower is better")
+    seeds = len(next(iter(kinds.values()))[1])
     ends = sorted((fmean(losses), name, sent) for name, (sent, losses) in kinds.items())
     said = ", ".join(f"{name} {loss:.3f} for {human_bytes(sent)}" for loss, name, sent in ends)
     return captioned(
         figure,
-        f"Lowest mean loss first: {said}; dotted, the pretrained model, {start:.3f} nat. Large: "
-        f"the mean over {len(next(iter(kinds.values()))[1])} seeds; small: each seed.",
+        f"Lowest mean loss first: {said}; dotted, the pretrained model, {start:.3f} nat. "
+        + (f"Large: the mean over {seeds} seeds; small: each seed." if seeds > 1 else "One seed."),
     )
 
 
@@ -115,4 +116,6 @@ def start_curves(runs: Mapping[tuple[str, str], Sequence[Sequence[float]]]) -> g
         for (start, partition), losses in means.items()
     )
     seeds = len(next(iter(runs.values())))
-    return captioned(figure, f"{said}. Means over {seeds} seeds.")
+    return captioned(
+        figure, f"{said}. Means over {seeds} seeds." if seeds > 1 else f"{said}. One seed."
+    )

@@ -34,7 +34,10 @@ class GapExplorer(Explorer):
 
     def _found(self, value) -> tuple[str, str]:
         self.sizes = sizes(value["rank"], value["spread"], value["clients"])
-        what = f"{value['clients']} clients, rank {value['rank']}, spread {value['spread']:g}"
+        count = value["clients"]
+        what = (
+            f"{count} client{'s' * (count > 1)}, rank {value['rank']}, spread {value['spread']:g}"
+        )
         return gap_svg(*self.sizes, what), gap_caption(*self.sizes, what)
 
 

@@ -56,8 +56,10 @@ class ClaimExplorer(w.VBox):
         text = (
             f"{shown.sentence} Effect {effect.effect:+.3g} {effect.unit} (interval "
             f"{effect.low:+.3g} to {effect.high:+.3g}), {len(shown.effects)} seeds. With a "
-            f"smallest effect of {smallest:.3g} {effect.unit}: {said}."
+            f"smallest effect [{effect.unit}] of {smallest:.3g}: {said}."
         )
+        if len(set(shown.effects)) < len(shown.effects):
+            text += " Equal seeds share a mark."
         self.caption.value = caption_line(text).value
         self.picture.value = seeds_svg(shown.effects, effect, text)
 
@@ -76,7 +78,10 @@ def seeds_svg(effects: Sequence[float], effect: Effect, text: str) -> str:
     page.marks.append(rectangle(low, _MIDDLE - 7, high, _MIDDLE + 7, colour))
     for value in effects:
         page.marks.append(rectangle(at(value) - 3, 26, at(value) + 3, 66, INK, tip=f"{value:+.3g}"))
-    for value, anchor in ((-most, "start"), (0.0, "middle"), (most, "end")):
+    half = (-most / 2, 0.0, most / 2)
+    for value, anchor in (
+        (-most, "start"), *((each, "middle") for each in half), (most, "end"),
+    ):  # fmt: skip
         text_at = f"{value:+.2g} {effect.unit}" if value else "0"
         page.marks.append(Text(at(value), 90, text_at, 12, anchor))
     return svg(page, text)

@@ -12,6 +12,7 @@ from workbench.widgets.shell import Explorer
 #: Concentrations to choose from; small is skewed.
 ALPHAS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 10.0, 100.0)
 KINDS = ("natural", "iid", "label skew", "quantity skew")
+WITHOUT_ALPHA = ("natural", "iid")
 MOST = {"clients": 20, "seed": 99}
 
 
@@ -41,6 +42,7 @@ class PartitionExplorer(Explorer):
         super().__init__(chosen, sized)
 
     def _found(self, value) -> tuple[str, str]:
+        self.controls["alpha"].disabled = value["partition"] in WITHOUT_ALPHA
         self.held = dealt(self.dataset, self.rows, value)
         return holdings_svg(self.held, "pairs" if self.dataset == "chatterbot" else "texts")
 

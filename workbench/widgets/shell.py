@@ -26,5 +26,5 @@ class Explorer(w.VBox):
         try:
             self.picture.value, text = self._found(value)
         except ValueError as error:
-            self.picture.value, text = "", f"Not possible: {error}."
+            self.picture.value, text = "", f"Not possible: {str(error).rstrip('.')}."
         self.caption.value = caption_line(text).value
