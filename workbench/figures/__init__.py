@@ -58,7 +58,7 @@ from workbench.figures.seconds import PARTS, lowest_changes, step_parts, time_cu
 from workbench.figures.style import COLOURS, caption, captioned, image, rank_colours
 from workbench.figures.timelines import timeline
 from workbench.figures.volumes import Volume, head_counts, volume_bars, volume_curves, volumes
-from workbench.figures.wires import nodes_and_wires, wire_times
+from workbench.figures.wires import nodes_and_wires, wire_times, wires_caption, wires_svg
 
 __all__ = [
     "COLOURS",
@@ -126,4 +126,6 @@ __all__ = [
     "volume_curves",
     "volumes",
     "wire_times",
+    "wires_caption",
+    "wires_svg",
 ]

@@ -6,12 +6,15 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.collectives import Collective, crossing_bytes
+from workbench.figures.marks import Picture, Text, rectangle, svg
 from workbench.figures.style import INK, PALE, captioned, colour_of, rank_colours, styled
 from workbench.units import human_bytes, human_seconds
 from workbench.wires import WireRow
 
 #: Widths: of a rank's square, between two nodes, and of the widest wire [px].
 _RANK, _GAP, _WIRE = 1.0, 2.2, 26
+#: Pixels: where a strategy's two bars begin, the longest of them, and their height together.
+_LEFT, _BAR, _PAIR = 110, 480, 40
 
 
 def nodes_and_wires(
@@ -116,4 +119,52 @@ def _wires_caption(rows: Sequence[WireRow], speeds: Sequence[float], source: str
         f"{source.capitalize()}: {'; '.join(dict.fromkeys(said))}. A coloured bar that ends within "
         "the dark grey part means that some of the sending hid behind computing; one below the "
         "light grey part, that this machine computed faster than it did without wires."
+    )
+
+
+def wires_svg(rows: Sequence[WireRow], ran: Mapping[str, float], label: str = "") -> str:
+    """Bars of one speed: grey, what a step needs without wires and then for them; what it took.
+
+    Parameters
+    ----------
+    rows : sequence of WireRow
+        One a strategy; their ``seconds`` are not drawn.
+    ran : mapping
+        Strategy -> seconds that its step took at this speed; none if it has not run.
+    label : str
+        Read aloud in the picture's place.
+    """
+    page = Picture(760, 10 + _PAIR * len(rows))
+    scale = _BAR / max([row.expected_s for row in rows] + list(ran.values()))
+    for i, row in enumerate(rows):
+        y = 6 + _PAIR * i
+        middle, end = _LEFT + row.local_s * scale, _LEFT + row.expected_s * scale
+        page.marks += [
+            Text(_LEFT - 8, y + 16, row.strategy, 12, "end"),
+            rectangle(_LEFT, y, middle, y + 14, "#BBBBBB", tip=human_seconds(row.local_s)),
+            rectangle(middle, y, end, y + 14, "#555555", tip=human_seconds(row.wire_s)),
+            Text(end + 6, y + 8, f"forecast {human_seconds(row.expected_s)}", 11, "start"),
+        ]
+        if row.strategy in ran:
+            took, colour = ran[row.strategy], colour_of(row.strategy)
+            end = _LEFT + took * scale
+            page.marks += [rectangle(_LEFT, y + 17, end, y + 31, colour, tip=human_seconds(took)),
+                           Text(end + 6, y + 25, human_seconds(took), 11, "start")]  # fmt: skip
+    return svg(page, label)
+
+
+def wires_caption(rows: Sequence[WireRow], ran: Mapping[str, float], source: str) -> str:
+    """What a step needs at this speed, and what it took where it has run."""
+    first, last = (pick(rows, key=lambda row: row.wire_s) for pick in (min, max))
+    text = (
+        f"At {rows[0].gbit_per_s:.3g} Gbit/s the wires alone need {human_seconds(first.wire_s)} "
+        f"for {first.strategy} and {human_seconds(last.wire_s)} for {last.strategy} (dark grey; "
+        f"light grey: the step without wires)."
+    )
+    if not ran:
+        return text + " Nothing has run at this speed yet."
+    fast, slow = (pick(ran, key=ran.get) for pick in (min, max))
+    return (
+        f"{text} {source.capitalize()} (coloured): {fast} {human_seconds(ran[fast])}, {slow} "
+        f"{human_seconds(ran[slow])}."
     )

@@ -21,6 +21,7 @@ from workbench.widgets.planner import PlanExplorer, plan_explorer
 from workbench.widgets.player import LayoutPlayer, layout_player
 from workbench.widgets.schedules import Schedules, schedules
 from workbench.widgets.shown import show
+from workbench.widgets.wires import WireExplorer, wire_explorer
 
 __all__ = [
     "BalanceExplorer",
@@ -32,6 +33,7 @@ __all__ = [
     "MeshExplorer",
     "PlanExplorer",
     "Schedules",
+    "WireExplorer",
     "balance_explorer",
     "compare",
     "fit_explorer",
@@ -41,4 +43,5 @@ __all__ = [
     "plan_explorer",
     "schedules",
     "show",
+    "wire_explorer",
 ]

@@ -36,3 +36,11 @@ def choice(name: str, options, value) -> w.Dropdown:
     except TraitError:
         known = ", ".join(w.Dropdown(options=options)._options_labels)
         raise ValueError(f"{name} must be one of {known}; got {value!r}") from None
+
+
+def beside_slider(field: w.Dropdown) -> w.HBox:
+    """A list and a slider over its options, linked both ways."""
+    how = {"readout": False, "layout": {"width": "180px"}}
+    slider = w.SelectionSlider(options=field.options, value=field.value, **how)
+    w.jslink((field, "index"), (slider, "index"))
+    return w.HBox([field, slider])
