@@ -72,9 +72,11 @@ def _rows(part: Device | Link, source: str = "") -> list[FigureRow]:
         by_kind = _BY_KIND.get(field.name)
         if by_kind:
             name, unit, of = by_kind
+            given = getattr(part, of)
+            others = "any other" if len(given) > 1 else "any kind"
             rows += [
-                _row(part.name, f"{name} of {'any other' if kind == '*' else kind}", each, "", unit)
-                for kind, each in getattr(part, of).items()
+                _row(part.name, f"{name} of {others if kind == '*' else kind}", each, "", unit)
+                for kind, each in given.items()
             ]
         elif not isinstance(value, str):
             rows.append(_row(part.name, field.name, value, source))

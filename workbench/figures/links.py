@@ -165,7 +165,9 @@ def _checked_words(rows: Sequence[Checked]) -> str:
     counting = [row for row in rows if row.counts]
     noisy = len(rows) - len(counting)
     text = f"{len(rows)} steps, each predicted before it ran. "
-    if counting:
+    if 3 * len(counting) < len(rows):
+        text += "Too noisy here to say how far off. "
+    elif counting:
         worst = max(counting, key=lambda row: abs(row.error))
         text += (
             f"Median error {median_error(rows):.0%}; worst {worst.error:+.0%} "

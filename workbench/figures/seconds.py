@@ -101,9 +101,14 @@ def time_curves(
     drawn = [value for trace in figure.data for value in trace.y]
     figure.update_xaxes(title=x, type="log", **log_ticks(n for at in series.values() for n in at))
     figure.update_yaxes(
-        title=title, type="log", **log_ticks(drawn, *([human_seconds] if title == _SECONDS else []))
+        title=title, type="log", **log_ticks(drawn, *([_tick] if title == _SECONDS else []))
     )
     return captioned(figure, _curves_caption(series, x, changes))
+
+
+def _tick(seconds: float) -> str:
+    """On one axis in one unit from a second on, so that it reads as powers of ten."""
+    return f"{seconds:,g} s" if seconds >= 1 else human_seconds(seconds)
 
 
 def _crossing(series, below: float, above: float, old: str, new: str) -> float:

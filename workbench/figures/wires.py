@@ -83,6 +83,7 @@ def wire_times(rows: Sequence[WireRow], source: str = "measured") -> go.Figure:
         Said in the title: recorded rows were measured on another machine.
     """
     speeds = sorted({row.gbit_per_s for row in rows}, reverse=True)
+    coloured = f"{source}, in its strategy's colour"
     titles = [f"{speed:g} Gbit/s" for speed in speeds]
     figure = make_subplots(1, len(speeds), shared_yaxes=True, subplot_titles=titles)
     for column, speed in enumerate(speeds, 1):
@@ -91,7 +92,7 @@ def wire_times(rows: Sequence[WireRow], source: str = "measured") -> go.Figure:
         bars = (
             ("expected: no wires", [row.local_s for row in here], "#BBBBBB", 0),
             ("expected: the wire", [row.wire_s for row in here], "#555555", 0),
-            (source, [row.seconds for row in here], [colour_of(name) for name in names], 1),
+            (coloured, [row.seconds for row in here], [colour_of(name) for name in names], 1),
         )
         for label, seconds, colour, place in bars:
             figure.add_trace(go.Bar(
