@@ -38,6 +38,9 @@ def test_the_forecast_follows_the_slider_and_nothing_runs(asked):
     assert explorer.picture.value != before
     assert f"{wires.figures.wires.human_seconds(slowest)} for ring" in explorer.caption.value
     assert "Nothing has run at this speed yet" in explorer.caption.value
+    assert "what comes before them is not known" in explorer.caption.value
+    assert "the wires alone" in explorer.picture.value  # no forecast: a step without has not run
+    assert "forecast" not in explorer.picture.value
     assert asked == []
 
 

@@ -62,7 +62,7 @@ def forest(effects: Mapping[str, Effect]) -> go.Figure:
     shown = [tick for tick in _TICKS if tick <= most * 1.2]
     ticks = [*(-tick for tick in shown[:0:-1]), *shown]
     figure.update_xaxes(
-        title="effect / smallest effect of interest (spaced by logarithm)",
+        title="effect / smallest effect of interest (spaced by log of 1 + its size)",
         tickvals=[place(tick) for tick in ticks],
         ticktext=[f"{tick:+d}" if tick else "0" for tick in ticks],
         range=[-1.08 * place(most), 1.08 * place(most)],

@@ -144,7 +144,7 @@ def wires_svg(rows: Sequence[WireRow], ran: Mapping[str, float], label: str = ""
             Text(_LEFT - 8, y + 16, row.strategy, 12, "end"),
             rectangle(_LEFT, y, middle, y + 14, "#BBBBBB", tip=human_seconds(row.local_s)),
             rectangle(middle, y, end, y + 14, "#555555", tip=human_seconds(row.wire_s)),
-            Text(end + 6, y + 8, f"forecast {human_seconds(row.expected_s)}", 11, "start"),
+            Text(end + 6, y + 8, f"{_said(row)} {human_seconds(row.expected_s)}", 11, "start"),
         ]
         if row.strategy in ran:
             took, colour = ran[row.strategy], colour_of(row.strategy)
@@ -154,13 +154,21 @@ def wires_svg(rows: Sequence[WireRow], ran: Mapping[str, float], label: str = ""
     return svg(page, label)
 
 
+def _said(row: WireRow) -> str:
+    return "forecast" if row.local_s else "the wires alone"
+
+
 def wires_caption(rows: Sequence[WireRow], ran: Mapping[str, float], source: str) -> str:
     """What a step needs at this speed, and what it took where it has run."""
     first, last = (pick(rows, key=lambda row: row.wire_s) for pick in (min, max))
+    known = all(row.local_s for row in rows)
+    before = (
+        "light grey: the step without wires" if known else "what comes before them is not known"
+    )
     text = (
         f"At {rows[0].gbit_per_s:.3g} Gbit/s the wires alone need {human_seconds(first.wire_s)} "
         f"for {first.strategy} and {human_seconds(last.wire_s)} for {last.strategy} (dark grey; "
-        f"light grey: the step without wires)."
+        f"{before})."
     )
     if not ran:
         return text + " Nothing has run at this speed yet."
