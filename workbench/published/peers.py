@@ -111,8 +111,8 @@ def _ulysses() -> Iterator[PublishedRow]:
 
     Shape as GPT-3's 6.7B; one sequence at a time over all ranks under Ulysses; Megatron in a node.
     """
-    lacks = ("shape, degrees of parallelism and batch are not said, nor whether masked pairs were skipped; "
-             "embeddings, logits, optimizer")  # fmt: skip
+    lacks = ("shape, degrees of parallelism and batch are not said, nor whether masked pairs were "
+             "skipped; embeddings, logits, optimizer")  # fmt: skip
     for tokens, method, published in _FIGURE_3:
         mesh = _DEGREES[method]
         for causal in (True, False):
@@ -243,8 +243,8 @@ _FIRST_MFU, _LATER_MFU = 0.86, 0.47
 
 
 def _usp() -> Iterator[PublishedRow]:
-    lacks = ("embeddings and logits, gradients in float32, optimizer, and the gathers of weights where "
-             "its state is cut (ZeRO-1)")  # fmt: skip
+    lacks = ("embeddings and logits, gradients in float32, optimizer, and the gathers of weights "
+             "where its state is cut (ZeRO-1)")  # fmt: skip
     for thousands, found in _TABLE_6.items():
         model = replace(PRESETS["llama-3-8b"], dims={"tokens": thousands * 1024})
         for degree, published in found.items():
