@@ -18,7 +18,7 @@ _TOPO = "NVIDIA/nccl@5067397c src/graph/topo.h"
 _DEEP_EP = "deepseek-ai/DeepEP@0297fc8 docs/legacy.md"
 _SHEET = f"data sheet, cited in {_ML}"
 _L40S = "data sheet, as mullet.se product 355414 reproduces it"
-_NVLS = "above the wire's rate, for the switch adds up; NVLS"
+_NVLS = "above the wire's rate, for the switch adds up (NVLS)"
 
 #: Source: https://www.cs.virginia.edu/~mwb7w/cuda_support/kernel_overhead.html: 334,000 calls/s.
 _LAUNCH = Figure(3.0e-6, "measured", "cs.virginia.edu/~mwb7w/cuda_support: 334,000 launches a s")

@@ -93,7 +93,9 @@ def link_lines(rows: Sequence[Row], kinds: Sequence[str] = tuple(KINDS)) -> go.F
             x=sizes, y=[found.alpha_s + size * found.per_unit_s for size in sizes], mode="lines",
             line={"color": KINDS[kind]}, showlegend=False, hoverinfo="skip",
         ))  # fmt: skip
-        rate = f"{human_bytes(1 / found.per_unit_s)}/s" if found.per_unit_s else "no slope is seen"
+        rate = "no slope is seen, so the slowest rate that the times allow is taken"
+        if found.per_unit_s:
+            rate = f"{human_bytes(1 / found.per_unit_s)}/s"
         said.append(
             f"{kind}: alpha {human_seconds(found.alpha_s)} "
             f"(95 % interval {human_seconds(found.alpha_interval[0])} to "
