@@ -76,5 +76,6 @@ CLAIM = Claim(
     beside=("goes on with new data only",),
     smallest=0.02,
     experiment=experiment,
-    limits="Three eras of addresses as pairs for an encoder; more steps help, new or old data.",
+    limits="Three eras of addresses as pairs for an encoder; the arms differ in steps, too: what "
+    "goes on makes two rounds more.",
 )
