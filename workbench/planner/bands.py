@@ -81,7 +81,8 @@ def validated() -> Band:
     >>> band.low < 1 < band.high, round(band.level, 2), band.checked_to
     (True, 0.93, 32)
     """
-    ratios = [row.speed_ratio for row in (*table(), *peers()) if not row.fitted]
-    errors = [ratio - 1 for ratio in ratios if ratio is not None]
-    source = f"{len(errors)} published times and speeds to which nothing was fitted"
+    rows = [row for row in (*table(), *peers()) if not row.fitted and row.speed_ratio is not None]
+    errors = [row.speed_ratio - 1 for row in rows]
+    found = len({(row.source, row.published) for row in rows})
+    source = f"{len(errors)} comparisons with {found} published times and speeds, none fitted"
     return band_of(errors, checked_to=_MOST_GPUS, source=source)
