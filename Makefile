@@ -67,7 +67,7 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.packages: $(VENV)/.python requirements.lock pyproject.toml
-	@echo "[2/3] Installing about 190 pinned packages (2.6 GB on disk; more where torch brings CUDA)"
+	@echo "[2/3] Installing about 200 pinned packages (2.8 GB on disk; more where torch brings CUDA)"
 	@$(PY) tools/unfinished.py $(VENV)
 	$(PY) -m pip install --no-compile -c requirements.lock torch==2.13.0
 	$(PY) -m pip install --no-compile --no-deps -r requirements.lock
