@@ -52,11 +52,7 @@ class WireExplorer(w.VBox):
         self.button = w.Button(description="Run on these wires", layout={"width": "180px"})
         self.picture, self.caption, self.took = w.HTML(), w.HTML(), {}
         self.lacking = missing()
-        self._latest: dict[str, dict[str, WireRow]] = {shape: {} for shape in SHAPES}
-        if self.lacking is None:
-            self._carried = {shape: self._count(*sizes) for shape, sizes in SHAPES.items()}
-        else:
-            self._take_recorded()
+        self._latest = self._nothing_run() if self.lacking is None else self._take_recorded()
         self.button.on_click(lambda _: self.run())
         for control in (self.speed, self.shape):
             control.observe(self._draw, "value")
@@ -64,18 +60,21 @@ class WireExplorer(w.VBox):
         super().__init__([line, self.caption, self.picture])
         self._draw()
 
-    def _count(self, nodes: int, ranks: int) -> dict[str, int]:
-        logs = {name: fake_step(self.spec, name, p=RANKS).log for name in self.strategies}
-        return {name: crossing_bytes(as_gloo(log), nodes, ranks) for name, log in logs.items()}
+    def _nothing_run(self) -> dict[str, dict[str, WireRow]]:
+        """By shape, what a card carries; no step has taken any time."""
+        logs = {name: as_gloo(fake_step(self.spec, name, p=RANKS).log) for name in self.strategies}
+        return {
+            shape: {name: WireRow(name, self.speed.value, 0.0, 0.0, crossing_bytes(log, *sizes))
+                    for name, log in logs.items()}
+            for shape, sizes in SHAPES.items()
+        }  # fmt: skip
 
-    def _take_recorded(self) -> None:
+    def _take_recorded(self) -> dict[str, dict[str, WireRow]]:
         rows = recorded()
         self.button.disabled = self.shape.disabled = True
         for row in rows:
             self.took.setdefault((_PAIRS, row.gbit_per_s), {})[row.strategy] = row
-        self.strategies = list(dict.fromkeys(row.strategy for row in rows))
-        self._latest[_PAIRS] = {row.strategy: row for row in rows}
-        self._carried = {_PAIRS: {row.strategy: row.crossing_bytes for row in rows}}
+        return {_PAIRS: {row.strategy: row for row in rows}}
 
     def run(self) -> None:
         """Measure each strategy at the speed and shape that are set; what goes wrong is shown."""
@@ -97,11 +96,7 @@ class WireExplorer(w.VBox):
 
     def _draw(self, change=None) -> None:
         shape, speed = self.shape.value, self.speed.value
-        rows = []
-        for name in self.strategies:
-            carried, last = self._carried[shape][name], self._latest[shape].get(name)
-            known = last or WireRow(name, speed, 0.0, 0.0, carried)
-            rows.append(replace(known, gbit_per_s=speed))
+        rows = [replace(row, gbit_per_s=speed) for row in self._latest[shape].values()]
         ran = {name: row.seconds for name, row in self.took.get((shape, speed), {}).items()}
         source = "measured" if self.lacking is None else "recorded"
         text = figures.wires_caption(rows, ran, source)
