@@ -5,7 +5,7 @@ SHELL := /bin/sh
 VENV := .venv
 PEERS := .venv-peers
 PY := $(VENV)/bin/python
-NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=280
+NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=850
 # Test files side by side, twice as many as two cores: ranks wait for each other, browsers for kernels.
 # Those of one file stay together, as a notebook's cells have to; in the order of their names, but for the longest, which come first.
 SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder

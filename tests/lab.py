@@ -67,7 +67,7 @@ def server(root: Path, scratch: Path, theme: str = "JupyterLab Light"):
                 process.wait()
 
 
-def _wait_for(address, process, log, limit_s=60):
+def _wait_for(address, process, log, limit_s=300):
     deadline = time.monotonic() + limit_s
     while True:
         try:
@@ -96,7 +96,7 @@ def browser():
 class Notebook:
     """A notebook in a page of its own, and all that went wrong on that page."""
 
-    def __init__(self, chromium, address: str, limit_s: float = 120):
+    def __init__(self, chromium, address: str, limit_s: float = 400):
         self.page = chromium.new_page(viewport={"width": 1300, "height": 1500})
         self.page.set_default_timeout(limit_s * 1000)
         self.faults: list[str] = []

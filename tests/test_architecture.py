@@ -164,7 +164,9 @@ def test_importing_the_library_is_light():
     heavy = sorted({*OWNERS, "pandas", "sklearn", "IPython", "beartype"})
     code = "import workbench, sys; [getattr(workbench, name) for name in workbench.__all__]; "
     code += f"print([name for name in {heavy} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300
+    )
     assert found.stdout.strip() == "[]", found.stdout + found.stderr
 
 

@@ -18,7 +18,7 @@ EXPLORER = re.compile(
 
 pytestmark = [
     pytest.mark.skipif(lab.CHROMIUM is None, reason=lab.MISSING),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(900),
 ]
 
 

@@ -46,7 +46,7 @@ def test_the_first_one_runs_from_top_to_bottom(monkeypatch):
     monkeypatch.setenv("WORKBENCH_SIZE", "ci")
     notebook = nbformat.read(START, as_version=4)
     resources = {"metadata": {"path": str(FOLDER)}}
-    NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
     assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import prod
+from math import ceil, prod
 from typing import NamedTuple
 
 from workbench.cluster import Cluster, Device
@@ -251,15 +251,33 @@ def _of_cut_weights(sent: Sent) -> bool:
     return sent.phase == "weights" or scatter
 
 
+def in_tiles(length: float, tile: int) -> float:
+    """``length``, and what fills up the last tile of it.
+
+    Examples
+    --------
+    >>> in_tiles(16, 128), in_tiles(129, 128)
+    (128, 256)
+    """
+    return ceil(length / tile) * tile
+
+
+def _of_whole_tiles(queries: float, keys: float, tile: int) -> float:
+    """How many times the pairs that are needed are computed."""
+    return in_tiles(queries, tile) / queries * in_tiles(keys, tile) / keys
+
+
 def kernel_seconds(kernel: Kernel, device: Device) -> float:
     """One kernel by the roofline: the longer of its flops and of its bytes [s].
 
-    An attention's queries take their time beside its flops.
+    An attention's queries take their time beside its flops, which are those of whole tiles.
     """
     flops, rows = kernel.flops, kernel.rows
     if kernel.kind != "attention":
         return max(flops / device.matmul_rate, kernel.bytes / device.memory_rate)
     if kernel.phase == "backward" and not kernel.redo:
         flops, rows = _BACKWARD_AGAIN * flops, 2 * _BACKWARD_AGAIN * rows
+    if device.attention_tile:
+        flops *= _of_whole_tiles(kernel.queries, kernel.keys, device.attention_tile)
     computing = flops / device.attention_rate + rows * (device.attention_row_s or 0.0)
     return max(computing, kernel.bytes / device.memory_rate)

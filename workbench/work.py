@@ -21,7 +21,8 @@ class Kernel(NamedTuple):
     """Equal kernels: what one computes and moves, and how many there are.
 
     ``redo``: which checkpoint computes it again; a block's computes all of its forward again.
-    ``rows``: queries of an attention, of all its heads.
+    ``rows``: queries of an attention, of all its heads. ``queries`` and ``keys`` are those of one
+    of its sequences.
     """
 
     kind: Literal["matmul", "attention", "elementwise"]
@@ -32,6 +33,8 @@ class Kernel(NamedTuple):
     count: float
     redo: Literal["", "block", "selective"] = ""
     rows: float = 0.0
+    queries: float = 0.0
+    keys: float = 0.0
 
 
 def kernels(
@@ -103,9 +106,13 @@ class _Maker(NamedTuple):
     itemsize: int
     text: int
 
-    def _kernel(self, kind, phase, flops, elements, count=1, redo="block", rows=0) -> Kernel:
+    def _kernel(
+        self, kind, phase, flops, elements, count=1, redo="block", sizes=(0, 0, 0)
+    ) -> Kernel:
         redo = redo if phase == "forward" else ""
-        return Kernel(kind, phase, self.number, flops, elements * self.itemsize, count, redo, rows)
+        return Kernel(
+            kind, phase, self.number, flops, elements * self.itemsize, count, redo, *sizes
+        )
 
     def _linear(self, tokens, fan_in, fan_out, count=1, back=2, redo="block") -> Iterator[Kernel]:
         """A linear map; backward, the gradients of its input and of its weight."""
@@ -148,9 +155,10 @@ class _Maker(NamedTuple):
     def _softmax(self, flops, rows, q, kv) -> Iterator[Kernel]:
         """Fused attention: reads q, k and v, writes o; backward reads those and two gradients."""
         hops = self.share.hops
+        sizes = rows, self.share.queries, self.share.keys / hops
         moved = (2 * q + 2 * kv / hops, 4 * q + 4 * kv / hops)
-        yield self._kernel("attention", "forward", flops / hops, moved[0], hops, rows=rows)
-        yield self._kernel("attention", "backward", 2 * flops / hops, moved[1], hops, rows=rows)
+        yield self._kernel("attention", "forward", flops / hops, moved[0], hops, sizes=sizes)
+        yield self._kernel("attention", "backward", 2 * flops / hops, moved[1], hops, sizes=sizes)
 
     def _merges(self, q, kv) -> Iterator[Kernel]:
         """A ring's sums: of outputs in float32, and backward of all three gradients."""
@@ -167,9 +175,10 @@ class _Maker(NamedTuple):
         yield from self._linear(spec.batch * self.text, spec.d_model, kv, 2, back=1)
         yield from self._linear(tokens, width, spec.d_model)
         q, kv = tokens * width, spec.batch * spec.context_length * kv
-        flops, rows = 4 * tokens * spec.context_length * width, q / spec.channel
-        yield self._kernel("attention", "forward", flops, 2 * q + 2 * kv, rows=rows)
-        yield self._kernel("attention", "backward", 2 * flops, 4 * q + 4 * kv, rows=rows)
+        flops = 4 * tokens * spec.context_length * width
+        sizes = q / spec.channel, tokens / spec.batch, spec.context_length
+        yield self._kernel("attention", "forward", flops, 2 * q + 2 * kv, sizes=sizes)
+        yield self._kernel("attention", "backward", 2 * flops, 4 * q + 4 * kv, sizes=sizes)
 
     def mlp(self) -> Iterator[Kernel]:
         spec, share = self.spec, self.share

@@ -185,6 +185,21 @@ def test_noise_decides_what_counts():
     assert math.isnan(calibration.median_error([wild]))
 
 
+def test_a_gpu_waits_for_its_host_and_computes_whole_tiles():
+    """Of a step the GPU's own time is known apart; a repeat below it is noise."""
+    gpu = replace(made_up(1), waits=(3e-4, 5e-4, -1e-4, 4e-4, 6e-4))
+    found = cluster_of(gpu)
+    assert float(found.step_overhead_s) == pytest.approx(4e-4)
+    assert found.step_overhead_s.interval[0] >= 0
+    assert (found.device.attention_tile, cluster_of(made_up()).device.attention_tile) == (128, None)
+
+
+def test_ranks_without_a_gpu_of_their_own_are_refused(monkeypatch):
+    monkeypatch.setattr(calibration.measured.torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match=r"p=2 ranks need a GPU each.*take p=1 or fewer"):
+        measure(2)
+
+
 @pytest.fixture(scope="module")
 def here():
     return measure(2, quick=True, progress=False)

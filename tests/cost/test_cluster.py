@@ -5,6 +5,7 @@ import pickle
 from dataclasses import replace
 
 import pytest
+from small_spec import spec
 
 import workbench as wb
 from workbench.cluster import DEVICES, KINDS, Figure, figures_of
@@ -117,3 +118,16 @@ def test_a_clusters_parts_are_looked_at(changed, words):
 def test_a_stage_is_causal_or_not():
     with pytest.raises(ValueError, match="causal must be True or False, got 'no'"):
         wb.Stage.__new__.__wrapped__(wb.Stage, "a", causal="no")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "p", "tile", "times"),
+    [(4, 1, 8, 4), (8, 1, 8, 1), (12, 1, 8, (16 / 12) ** 2), (16, 2, 16, 4), (16, 2, 8, 1)],
+)
+def test_attention_computes_whole_tiles_of_queries_and_of_keys(tokens, p, tile, times):
+    """A ring's blocks are shorter: 8 queries of 8 keys, with 16 tokens on 2 ranks."""
+    model, name = spec(f"tokens={tokens}", ("tokens",)), "ring" if p > 1 else "single"
+    tiled = replace(OWN, device=replace(OWN.device, attention_tile=tile))
+    found, needed = (wb.predict(model, name, c, p=p) for c in (tiled, OWN))
+    assert found.attention_s == pytest.approx(times * needed.attention_s)
+    assert found.matmul_s == needed.matmul_s

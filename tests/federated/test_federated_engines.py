@@ -45,7 +45,7 @@ simulate(task, engine="ray", run_dir=pathlib.Path(sys.argv[1], "run"), progress=
 """
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_ray_is_equal_to_the_bit(task, tmp_path):
     """In a process of its own: Ray leaves its children to the end of the process.
 
@@ -245,13 +245,13 @@ def test_ctrl_c_stops_a_script_at_once(tiny_encoder, tmp_path):
         [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not list(tmp_path.glob("round-0002")) and time.monotonic() < deadline:
             time.sleep(0.1)
         for _ in range(3):  # one that comes while an object is finalised is lost
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                _, errors = process.communicate(timeout=20)
+                _, errors = process.communicate(timeout=40)
                 break
     finally:
         process.kill()

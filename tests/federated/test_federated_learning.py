@@ -198,7 +198,7 @@ def test_each_client_alone_is_evaluated_on_its_own_rows(task, history):
     assert alone.loss != history.start.loss
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_minilm_learns_from_topics_that_stay_apart():
     """Real weights, real text: below the pretrained start by a clear margin."""
     task = FederatedTask(
@@ -209,7 +209,7 @@ def test_minilm_learns_from_topics_that_stay_apart():
     assert run.rounds[-1].eval_loss < run.start.loss - 0.05
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_smollm2_learns_from_presidents_that_stay_apart():
     task = FederatedTask(
         model="smollm2-135m",

@@ -65,7 +65,7 @@ def last_round(run):
     return max(map(checkpoint.number_of, checkpoint.round_folders(run)), default=-1)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_a_killed_process_leaves_a_run_that_goes_on(task, tmp_path):
     longer = dataclasses.replace(task, rounds=200, method="scaffold")
     (tmp_path / "task.json").write_text(longer.to_json())

@@ -2,11 +2,11 @@
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from workbench.calibration.kernels import PRODUCTS
+from workbench.calibration.kernels import GPU_TILE, PRODUCTS
 from workbench.calibration.lines import LEVEL, RESAMPLES, Line, line
 from workbench.calibration.measured import Measured, Row, measure
 from workbench.cluster import Cluster, Device, Figure, Link
@@ -54,14 +54,16 @@ def calibrate(
     Raises
     ------
     ValueError
-        If ``p`` is no count, or there is no such dtype.
+        If ``p`` is no count, or more than there are GPUs where there is one; if there is no such
+        dtype.
 
     Notes
     -----
     Whatever else runs on the machine is measured with it: predictions hold while that stays so.
     More ranks than cores take turns. A collective is timed after some milliseconds of computing
     since the one before it, so that its latency has the usual waiting for the last rank in it. Left
-    out: other lengths of computing, after which ranks are more or less late.
+    out: other lengths of computing, after which ranks are more or less late. On a GPU kernels are
+    timed while they stand in line: a step so small that its launches can't keep ahead takes longer.
 
     Examples
     --------
@@ -84,10 +86,14 @@ def cluster_of(found: Measured) -> Cluster:
     """
     device = _device(found, found.together, f"{found.p} at once")
     fixed = _lines(found.together)["launch"]
+    if found.waits:
+        overhead = _middle([max(0.0, s) for s in found.waits], "a step, less its kernels in line")
+    else:
+        overhead = _figure(fixed.alpha_s, fixed.alpha_interval, fixed, "next to no layers")
     return Cluster(
         f"this machine, {found.p} x {found.device}", device, found.p, _link(found),
-        step_overhead_s=_figure(fixed.alpha_s, fixed.alpha_interval, fixed, "next to no layers"),
-        overlap=_overlap(found),
+        step_overhead_s=overhead,
+        overlap=_middle(found.overlaps, "a transfer beside products") if found.overlaps else 1.0,
         alone=_device(found, found.alone, "alone") if found.p > 1 else None,
         gradient_sync="flat",
     )  # fmt: skip
@@ -137,18 +143,17 @@ def _device(found: Measured, rows: Iterable[Row], where: str) -> Device:
             forward * attention.alpha_s, tuple(forward * end for end in attention.alpha_interval),
             attention, f"a query, {where}",
         ),
+        attention_tile=GPU_TILE if found.waits else None,
         **{name: rates[kind] for kind, name in _RATES.items()},
     )  # fmt: skip
 
 
-def _overlap(found: Measured) -> float:
-    if not found.overlaps:
-        return 1.0
-    shares = np.asarray(found.overlaps)
-    drawn = np.random.default_rng(0).choice(shares, (RESAMPLES, len(shares)))
+def _middle(values: Sequence[float], what: str) -> Figure:
+    """The median of repeats that belong to no line, and its interval."""
+    drawn = np.random.default_rng(0).choice(np.asarray(values), (RESAMPLES, len(values)))
     low, high = np.quantile(np.median(drawn, axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    source = f"here: a transfer beside products; {LEVEL:.0%} in {low:.3g} to {high:.3g}"
-    return Figure(float(np.median(shares)), "measured", source, (float(low), float(high)))
+    source = f"here: {what}; {LEVEL:.0%} in {low:.3g} to {high:.3g}"
+    return Figure(statistics.median(values), "measured", source, (float(low), float(high)))
 
 
 def _link(found: Measured) -> Link:

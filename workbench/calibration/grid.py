@@ -66,7 +66,12 @@ class Checked:
 
 
 def check(
-    points: Sequence[Point], cluster: Cluster, *, repeats: int = 9, timeout_s: float = 600.0
+    points: Sequence[Point],
+    cluster: Cluster,
+    *,
+    dtype: str = "float32",
+    repeats: int = 9,
+    timeout_s: float = 600.0,
 ) -> list[Checked]:
     """Predict every point on the measured ``cluster``, and only then run them.
 
@@ -76,6 +81,8 @@ def check(
         Their ``p`` at most the cluster's.
     cluster : Cluster
         As `calibrate` returns it.
+    dtype : str
+        Of the steps; that of the calibration.
     repeats : int
         Steps of each point, after one that warms up.
 
@@ -85,20 +92,22 @@ def check(
         If a strategy can't run a point; before anything runs.
     """
     said = [
-        predict(q.spec, q.strategy, cluster, p=q.p, dtype="float32", gradient_sync="flat")
+        predict(q.spec, q.strategy, cluster, p=q.p, dtype=dtype, gradient_sync="flat")
         for q in points
     ]
     took: dict[int, tuple[float, ...]] = {}
     for p in sorted({q.p for q in points}):
         these = [i for i, q in enumerate(points) if q.p == p]
-        run = partial(_seconds, points=[points[i] for i in these], repeats=repeats)
+        run = partial(_seconds, points=[points[i] for i in these], dtype=dtype, repeats=repeats)
         ranks = run_local(run, p, timeout_s=timeout_s)
         for i, times in zip(these, zip(*ranks, strict=True), strict=True):
             took[i] = tuple(map(max, zip(*times, strict=True)))
     return [Checked(q, said[i], took[i]) for i, q in enumerate(points)]
 
 
-def _seconds(rank: int, comm: Comm, points: Sequence[Point], repeats: int) -> list[list[float]]:
+def _seconds(
+    rank: int, comm: Comm, points: Sequence[Point], dtype: str, repeats: int
+) -> list[list[float]]:
     """Seconds of each repeat of each point, on one rank.
 
     All points are run in turn, round after round: a slow spell of the machine is no single point's.
@@ -107,7 +116,7 @@ def _seconds(rank: int, comm: Comm, points: Sequence[Point], repeats: int) -> li
     for q in points:
         cls = select(q.strategy, q.spec, q.p)
         shard = choose_shard(cls, q.spec, q.p, q.spec.branches, None)
-        steps.append(RankStep(comm, q.spec, cls, "float32", 0, shard, local_device()))
+        steps.append(RankStep(comm, q.spec, cls, dtype, 0, shard, local_device()))
     found: list[list[float]] = [[] for _ in points]
     for _ in range(repeats + 1):  # the first round warms up
         for times, step in zip(found, steps, strict=True):

@@ -1,7 +1,9 @@
 """How fast a rank computes and copies: kernels of the sizes that steps have, timed one by one.
 
 Each is a short chain as in a step: forward and backward, into new memory, and what it makes stays
-alive until the chain is done. Its work is counted as `workbench.work` counts it.
+alive until the chain is done. Its work is counted as `workbench.work` counts it. On a GPU a chain
+is timed from its first kernel to its last, with all of them in line already: as in a step that is
+large enough for launching to keep ahead.
 """
 
 import time
@@ -13,9 +15,10 @@ from torch import Tensor
 
 from workbench.comm import Comm
 from workbench.launch import local_device
-from workbench.rank import RankStep
+from workbench.rank import RankStep, timed_run
 from workbench.strategies import Strategy
 from workbench.strategies.attention import attend_block
+from workbench.timing import in_tiles
 from workbench.transformer import TransformerSpec
 from workbench.work import kernels
 
@@ -23,6 +26,12 @@ aten = torch.ops.aten
 #: Products of an attention, forward and backward.
 #: Source: Dao et al. (2022), FlashAttention, arXiv:2205.14135: two and five.
 PRODUCTS = 7
+#: How long a GPU is kept busy while a chain is launched [cycles]; about 30 ms.
+_AHEAD_CYCLES = 50_000_000
+#: Queries and keys of a tile on a GPU; on a CPU none shows.
+#: Source: FlashAttention-2 (arXiv:2307.08691) takes up to 128; on an H200 (torch 2.11) 129 queries
+#: of 129 keys take 3 times as long forward as 128 of 128, and 16 of 16 as long as those, a head.
+GPU_TILE = 128
 
 
 class Chain(NamedTuple):
@@ -42,8 +51,8 @@ class Sizes(NamedTuple):
 
     ``transfers`` are the repeats of collectives, which differ more. ``products`` are tokens and
     width of a linear map; ``attentions`` groups, heads, length and channels; ``streams`` elements
-    of an activation; ``layers`` of a model of next to no size; ``messages`` bytes that a rank hands
-    over to a collective.
+    of an activation, ``channels`` of its tokens; ``layers`` of a model of next to no size;
+    ``messages`` bytes that a rank hands over to a collective.
     """
 
     repeats: int
@@ -53,6 +62,7 @@ class Sizes(NamedTuple):
     streams: Sequence[int]
     layers: Sequence[int]
     messages: Sequence[int]
+    channels: int = 128
 
     def count(self, p: int) -> int:
         """How many rounds are made on one rank, and then on ``p``."""
@@ -79,6 +89,28 @@ QUICK = Sizes(
     attentions=((16, 4, 16, 16), (4, 4, 128, 16)),
     streams=(2**14, 2**17), layers=(1, 2), messages=(2**12, 2**17, 2**22),
 )  # fmt: skip
+#: Source: blocks of DiT-XL/2, of 16 heads with 72 channels (arXiv:2212.09748), on 65,536 tokens.
+ON_GPU = Sizes(
+    repeats=9,
+    transfers=18,
+    products=((8192, 1024), (32768, 1024), (16384, 2048), (32768, 2048)),
+    attentions=(
+        (4096, 16, 16, 72), (1024, 16, 64, 72), (256, 16, 256, 72), (80, 16, 800, 72),
+        (20, 16, 3200, 72),
+    ),
+    streams=(2**22, 2**24, 2**26),
+    layers=(1, 2, 4),
+    messages=tuple(2**k for k in range(12, 29, 4)),
+    channels=1024,
+)  # fmt: skip
+
+
+def sizes_of(quick: bool, gpu: bool) -> Sizes:
+    """What is measured; a GPU is so fast that its quick sizes only repeat less."""
+    if gpu:
+        few = {"repeats": QUICK.repeats, "transfers": QUICK.transfers}
+        return ON_GPU._replace(**few) if quick else ON_GPU
+    return QUICK if quick else USUAL
 
 
 def chains(sizes: Sizes, dtype: str) -> Iterator[Chain]:
@@ -90,7 +122,7 @@ def chains(sizes: Sizes, dtype: str) -> Iterator[Chain]:
     for shape in sizes.attentions:
         yield make.attention(*shape)
     for elements in sizes.streams:
-        yield make.elementwise(elements)
+        yield make.elementwise(elements, sizes.channels)
         yield make.copies(elements)
     for layers in sizes.layers:
         yield launches(layers, dtype, device)
@@ -104,17 +136,31 @@ def timed(
     All chains are run in turn, round after round, so that a slow spell of the machine is no single
     chain's. ``tick`` is called after each round.
     """
+    took = _took_on_gpu if local_device().type == "cuda" else _took
     found: list[list[float]] = [[] for _ in chain_list]
     for _ in range(repeats + 1):
         for times, chain in zip(found, chain_list, strict=True):
             fence()
-            started = time.perf_counter()
-            chain.run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            times.append((time.perf_counter() - started) / chain.parts)
+            times.append(took(chain.run) / chain.parts)
         tick()
     return [times[1:] for times in found]
+
+
+def _took(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def _took_on_gpu(run: Callable[[], object]) -> float:
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(_AHEAD_CYCLES)
+    first.record()
+    made = run()  # alive until the last kernel is done
+    last.record()
+    last.synchronize()
+    del made
+    return first.elapsed_time(last) / 1e3
 
 
 class _Maker(NamedTuple):
@@ -142,6 +188,8 @@ class _Maker(NamedTuple):
     def attention(self, groups: int, heads: int, length: int, channels: int) -> Chain:
         """Fused attention and its gradients, by query: 2 products forward and 5 backward."""
         shape = groups, heads, length, channels
+        tile = GPU_TILE if self.device.type == "cuda" else 1
+        computed = in_tiles(length, tile) ** 2 / length  # keys that each query pays for
         q, k, v = (self._new(*shape).requires_grad_() for _ in range(3))
         grad, rows = self._new(*shape), groups * heads * length
 
@@ -149,15 +197,15 @@ class _Maker(NamedTuple):
             out = attend_block(q, k, v)[0]
             return out, torch.autograd.grad(out, (q, k, v), grad)
 
-        return Chain("attention", PRODUCTS * 2 * length * channels, run, rows)
+        return Chain("attention", PRODUCTS * 2 * computed * channels, run, rows)
 
-    def elementwise(self, elements: int) -> Chain:
+    def elementwise(self, elements: int, width: int) -> Chain:
         """What a stage has besides products and attention, in its proportions.
 
         An attention and an MLP: two norms, biases and residuals, a GELU of hidden units that are
         four times as wide, and their gradients.
         """
-        width, ratio = 128, 4
+        ratio = 4
         x, other = self._new(elements // width, width), self._new(elements // width, width)
         hidden, grad = (self._new(elements // width, ratio * width) for _ in range(2))
         weight, bias = self._new(width), self._new(width)
@@ -188,6 +236,31 @@ class _Maker(NamedTuple):
             return chunks, chunks.movedim(0, 1).flatten(1, 2).contiguous()
 
         return Chain("copy", 4 * elements * x.element_size(), run)
+
+
+def waits(dtype: str, repeats: int) -> list[float]:
+    """What a step on a GPU takes besides its kernels, repeat by repeat [s].
+
+    The time of a step that is so large that launching keeps ahead, less that of the same kernels
+    in line: the GPU waits for the first of them.
+    """
+    large = TransformerSpec(
+        dims={"time": 32, "space": 2048}, stages=("space", "time"), d_model=1152, num_heads=16,
+        num_layers=1,
+    )  # fmt: skip
+    step = RankStep(Comm(1), large, Strategy, dtype, 0, None, local_device())
+
+    def run():
+        step.reset()
+        return step.run()
+
+    run()
+    found = []
+    for _ in range(repeats):
+        step.reset()
+        torch.cuda.synchronize()
+        found.append(timed_run(step)[0] - _took_on_gpu(run))
+    return found
 
 
 def launches(layers: int, dtype: str, device: torch.device) -> Chain:

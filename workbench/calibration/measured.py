@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from workbench.calibration import kernels, links
-from workbench.calibration.kernels import QUICK, USUAL, Sizes
+from workbench.calibration.kernels import Sizes
 from workbench.collectives import sent_bytes
 from workbench.comm import Comm
 from workbench.dims import check_count
@@ -54,6 +54,9 @@ class Measured:
         sends.
     overlaps : tuple of float
         How much of a transfer hid behind products, repeat by repeat; mean of the ranks.
+    waits : tuple of float
+        What a step on a GPU takes besides its kernels, repeat by repeat [s]; on a CPU none, since
+        there the launches say it.
     """
 
     p: int
@@ -65,6 +68,7 @@ class Measured:
     together: tuple[Row, ...]
     links: tuple[Row, ...]
     overlaps: tuple[float, ...] = ()
+    waits: tuple[float, ...] = ()
 
 
 def measure(
@@ -75,7 +79,13 @@ def measure(
     check_count("p (the number of ranks)", p)
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
-    sizes = QUICK if quick else USUAL
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < p:
+        raise ValueError(
+            f"p={p} ranks need a GPU each, and here {gpus} can be seen: take p={gpus} or fewer, or "
+            "measure the cores, with CUDA_VISIBLE_DEVICES set to nothing"
+        )
+    sizes = kernels.sizes_of(quick, gpu=gpus > 0)
     with _progress(sizes.count(p), progress) as tick:
         of_rank = partial(_on_rank, sizes=sizes, dtype=dtype, tick=tick)
         (alone,) = run_local(of_rank, 1)
@@ -85,7 +95,8 @@ def measure(
         p, dtype, first.backend, first.device, first.memory_bytes // (1 if first.own else p),
         tuple(alone.kernels), _means([rank.kernels for rank in ranks]),
         _means([rank.links for rank in ranks]),
-        tuple(map(statistics.fmean, zip(*(rank.overlaps for rank in ranks), strict=True))),
+        *(tuple(map(statistics.fmean, zip(*each, strict=True)))
+          for each in ([rank.overlaps for rank in ranks], [rank.waits for rank in ranks])),
     )  # fmt: skip
 
 
@@ -95,6 +106,7 @@ class _Rank(NamedTuple):
     kernels: list[Row]
     links: list[Row]
     overlaps: list[float]
+    waits: list[float]
     backend: str
     device: str
     memory_bytes: int
@@ -119,9 +131,10 @@ def _on_rank(rank: int, comm: Comm, sizes: Sizes, dtype: str, tick: Callable[[],
     device, backend = local_device(), dist.get_backend(comm.group)
     if device.type == "cuda":
         found = torch.cuda.get_device_properties(device)
-        return _Rank(done, sent, hidden, backend, found.name, found.total_memory, own=True)
+        waits, own = kernels.waits(dtype, sizes.repeats), found.total_memory
+        return _Rank(done, sent, hidden, waits, backend, found.name, own, own=True)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return _Rank(done, sent, hidden, backend, "a core", memory, own=False)
+    return _Rank(done, sent, hidden, [], backend, "a core", memory, own=False)
 
 
 def _means(ranks: list[list[Row]]) -> tuple[Row, ...]:

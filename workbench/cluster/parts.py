@@ -37,8 +37,9 @@ class Device:
     launch_s : float
         Time from one small kernel to the next [s].
     attention_row_s : float or None
-        What each query of each head takes besides its flops [s], if it is known: why short
-        sequences are slow. Backward 2.5 times that, as for flops.
+        What each query of each head takes besides its flops [s], if known; backward 2.5 times that.
+    attention_tile : int or None
+        Queries, and keys, of a tile: fused attention computes whole ones. ``None``: not known.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Device:
     launch_s: float = 0.0
     copy_bytes_per_s: float | None = None
     attention_row_s: float | None = None
+    attention_tile: int | None = None
 
     def __post_init__(self):
         for name in ("memory_bytes", "peak_flops_per_s"):
@@ -63,6 +65,8 @@ class Device:
         for name in ("launch_s", "attention_row_s"):
             if getattr(self, name) is not None:
                 _check_seconds(f"{name} of {self.name}", getattr(self, name))
+        if self.attention_tile is not None:
+            check_count(f"attention_tile of {self.name}", self.attention_tile)
 
     @property
     def matmul_rate(self) -> float:
@@ -215,23 +219,20 @@ class Cluster:
     all_to_all: str = "flat"
 
     def __post_init__(self):
+        of = f"of cluster {self.name!r}"
         for name, kind in (("device", Device), ("intra", Link), ("inter", Link), ("alone", Device)):
             value = getattr(self, name)
             if not isinstance(value, kind) and (value is not None or name in ("device", "intra")):
-                raise ValueError(
-                    f"{name} of cluster {self.name!r} must be a {kind.__name__}, got {value!r}"
-                )
+                raise ValueError(f"{name} {of} must be a {kind.__name__}, got {value!r}")
         for name, known in (("gradient_sync", SYNCS), ("all_to_all", ALL_TO_ALLS)):
             if (given := getattr(self, name)) not in known:
-                said = f"{name} of cluster {self.name!r} must be one of {known}"
-                raise ValueError(f"{said}; got {given!r}")
+                raise ValueError(f"{name} {of} must be one of {known}; got {given!r}")
         for name in ("gpus_per_node", "nodes"):
-            check_count(f"{name} of cluster {self.name!r}", getattr(self, name))
+            check_count(f"{name} {of}", getattr(self, name))
         if self.nics_per_node is not None:
-            check_count(f"nics_per_node of cluster {self.name!r}", self.nics_per_node)
-        _check_seconds(f"step_overhead_s of cluster {self.name!r}", self.step_overhead_s)
-        _check_positive(f"oversubscription of cluster {self.name!r}", self.oversubscription)
-        of = f"of cluster {self.name!r}"
+            check_count(f"nics_per_node {of}", self.nics_per_node)
+        _check_seconds(f"step_overhead_s {of}", self.step_overhead_s)
+        _check_positive(f"oversubscription {of}", self.oversubscription)
         if not 1 <= self.oversubscription < inf:
             raise ValueError(
                 f"oversubscription {of} must be at least 1 (1 is a network that carries all that "
@@ -269,9 +270,8 @@ class Cluster:
     def summing(self, gradient_sync: str | None) -> str:
         """How gradients are summed: as asked, or else as is usual here."""
         if gradient_sync not in (None, *SYNCS):
-            raise ValueError(
-                f"gradient_sync must be one of {', '.join(SYNCS)}; got {gradient_sync!r}"
-            )
+            known = ", ".join(SYNCS)
+            raise ValueError(f"gradient_sync must be one of {known}; got {gradient_sync!r}")
         return gradient_sync or self.gradient_sync
 
     def check_ranks(self, p: int) -> None:

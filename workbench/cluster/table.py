@@ -34,6 +34,7 @@ _DEFAULTS = {
     "memory_bytes_per_s": "taken as so fast that it costs nothing",
     "copy_bytes_per_s": "the memory's rate is taken",
     "attention_row_s": "taken as nothing",
+    "attention_tile": "no more flops are taken than are needed",
     "nics_per_node": "one for each device is taken",
 }
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from workbench.dims import Stage
+from workbench.strategies import gpu_blocks
 from workbench.strategies.masks import bias_of, causal_part, mask_samples, visible
 
 aten = torch.ops.aten
@@ -77,53 +78,27 @@ def attention_with_lse(
     q: Queries, k: Keys, v: Keys, causal: bool = False, mask: Tensor | None = None
 ) -> tuple[Queries, LogSumExp]:
     """Attention over one block of keys, and the log-sum-exp of its scores. No autograd."""
-    if q.device.type != "cuda":
-        out, lse = attend_block(q, k, v, causal, mask)
-        if mask is None:
-            return out, lse
-        seen = causal_part(mask, q.shape[2]) if causal else mask
-        # Of a query that sees none of these keys, the kernel says 0.
-        return out, lse.masked_fill(~seen.any(-1), -torch.inf)
-    k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], 1) for t in (k, v))
-    if q.dtype != torch.float64 and not causal and mask is None:
-        out, lse, *_ = aten._scaled_dot_product_efficient_attention(q, k, v, None, True)
-        return out, lse[..., : q.shape[-2]]
-    scores = _scores(q, k, causal, mask)
-    lse = scores.logsumexp(-1)
-    seen = scores - torch.where(lse.isinf(), 0.0, lse)[..., None]
-    return seen.exp().to(v.dtype) @ v, lse
-
-
-def _scores(q, k, causal, mask) -> Tensor:
-    scores = (q @ k.mT).to(torch.promote_types(q.dtype, torch.float32)) * q.shape[-1] ** -0.5
-    if causal:
-        every = scores.new_ones(scores.shape[-2:], dtype=torch.bool)
-        mask = causal_part(every if mask is None else mask, q.shape[2])
-    return scores if mask is None else scores.masked_fill(~mask.to(q.device), -torch.inf)
+    if q.device.type == "cuda":
+        return gpu_blocks.forward(q, k, v, causal, mask)
+    out, lse = attend_block(q, k, v, causal, mask)
+    if mask is None:
+        return out, lse
+    seen = causal_part(mask, q.shape[2]) if causal else mask
+    # Of a query that sees none of these keys, the kernel says 0.
+    return out, lse.masked_fill(~seen.any(-1), -torch.inf)
 
 
 def attention_backward(
     grad: Queries, q: Queries, k: Keys, v: Keys, out: Queries, lse: LogSumExp,
     causal: bool = False, mask: Tensor | None = None,
 ) -> tuple[Queries, Keys, Keys]:  # fmt: skip
-    """Gradients of one block, given the output and log-sum-exp over *all* blocks.
-
-    With ``P = exp(q k^T / sqrt(c) - lse)`` this block's probabilities and ``D`` the row sums of
-    ``grad * out``: ``dv = P^T grad``, ``dS = P * (grad v^T - D)``, ``dq = dS k``, ``dk = dS^T q``.
-    Source: Dao et al. (2022), FlashAttention, arXiv:2205.14135, algorithm 4.
-    """
-    if q.device.type != "cuda":
-        bias = None if mask is None else bias_of(mask, q)
-        return aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            grad, q, k, v, out, lse, 0.0, causal, attn_mask=bias
-        )
-    heads, scale = k.shape[1], q.shape[-1] ** -0.5
-    grad, q, k, v, out = (t.to(lse.dtype) for t in (grad, q, k, v, out))
-    k, v = (t.repeat_interleave(q.shape[1] // heads, 1) for t in (k, v))
-    p = (_scores(q, k, causal, mask) - lse[..., None]).exp()
-    ds = p * (grad @ v.mT - (grad * out).sum(-1, keepdim=True)) * scale
-    dk, dv = (t.unflatten(1, (heads, -1)).sum(2) for t in (ds.mT @ q, p.mT @ grad))
-    return ds @ k, dk, dv
+    """Gradients of one block, given the output and log-sum-exp over *all* blocks."""
+    if q.device.type == "cuda":
+        return gpu_blocks.backward(grad, q, k, v, out, lse, causal, mask)
+    bias = None if mask is None else bias_of(mask, q)
+    return aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        grad, q, k, v, out, lse, 0.0, causal, attn_mask=bias
+    )
 
 
 def attention_flops(q: tuple[int, ...], k: tuple[int, ...], causal: bool = False) -> int:
