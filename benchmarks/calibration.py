@@ -99,7 +99,10 @@ def main() -> None:
     report(f"as many ranks as there are cores or GPUs, or fewer ({cluster.gpus})", rows)
     if given.preset:
         known = wb.CLUSTERS[given.preset]
-        said = [wb.predict(q.spec, q.strategy, known, p=q.p, dtype=dtype) for q in grid]
+        said = [
+            wb.predict(q.spec, q.strategy, known, p=q.p, dtype=dtype, gradient_sync="flat")
+            for q in grid
+        ]
         title = f"the same measurements, and what {given.preset}'s data sheets say"
         report(title, [replace(r, predicted=cost) for r, cost in zip(rows, said, strict=True)])
     if given.oversubscribed and not gpu:

@@ -251,7 +251,7 @@ def _of_cut_weights(sent: Sent) -> bool:
     return sent.phase == "weights" or scatter
 
 
-def in_tiles(length: float, tile: int) -> float:
+def in_tiles(length: float, tile: float) -> float:
     """``length``, and what fills up the last tile of it.
 
     Examples
@@ -262,7 +262,7 @@ def in_tiles(length: float, tile: int) -> float:
     return ceil(length / tile) * tile
 
 
-def _of_whole_tiles(queries: float, keys: float, tile: int) -> float:
+def _of_whole_tiles(queries: float, keys: float, tile: float) -> float:
     """How many times the pairs that are needed are computed."""
     return in_tiles(queries, tile) / queries * in_tiles(keys, tile) / keys
 
@@ -277,7 +277,7 @@ def kernel_seconds(kernel: Kernel, device: Device) -> float:
         return max(flops / device.matmul_rate, kernel.bytes / device.memory_rate)
     if kernel.phase == "backward" and not kernel.redo:
         flops, rows = _BACKWARD_AGAIN * flops, 2 * _BACKWARD_AGAIN * rows
-    if device.attention_tile:
+    if device.attention_tile and kernel.queries:
         flops *= _of_whole_tiles(kernel.queries, kernel.keys, device.attention_tile)
     computing = flops / device.attention_rate + rows * (device.attention_row_s or 0.0)
     return max(computing, kernel.bytes / device.memory_rate)

@@ -48,7 +48,7 @@ def test_steps_lie_where_they_were_predicted_and_measured():
     assert list(dots.y) == [cost.seconds] * 2
     assert list(dots.marker.symbol) == ["circle", "circle-open"]
     text = figures.caption(figure)
-    assert "Median error 100%; worst +100% (dsp, p=2" in text
+    assert "median error 100%; worst +100% (dsp, p=2" in text
     assert "1 hollow" in text
 
 

@@ -85,6 +85,8 @@ def measure(
             f"p={p} ranks need a GPU each, and here {gpus} can be seen: take p={gpus} or fewer, or "
             "measure the cores, with CUDA_VISIBLE_DEVICES set to nothing"
         )
+    if gpus and dtype == "float64":
+        raise ValueError("no fused attention of a GPU takes float64: take float32 or bfloat16")
     sizes = kernels.sizes_of(quick, gpu=gpus > 0)
     with _progress(sizes.count(p), progress) as tick:
         of_rank = partial(_on_rank, sizes=sizes, dtype=dtype, tick=tick)
@@ -119,6 +121,7 @@ def _on_rank(rank: int, comm: Comm, sizes: Sizes, dtype: str, tick: Callable[[],
     made = list(kernels.chains(sizes, dtype))
     times = kernels.timed(made, sizes.repeats, partial(dist.barrier, comm.group), step)
     done = [Row(c.kind, c.work, tuple(t)) for c, t in zip(made, times, strict=True)]
+    del made  # some GB on a GPU, which the large step below needs
     if comm.size > 1:
         even = links.sizes_for(comm.size, sizes.messages)
         asked = [(kind, size) for kind in links.KINDS for size in even]

@@ -38,8 +38,9 @@ class Device:
         Time from one small kernel to the next [s].
     attention_row_s : float or None
         What each query of each head takes besides its flops [s], if known; backward 2.5 times that.
-    attention_tile : int or None
-        Queries, and keys, of a tile: fused attention computes whole ones. ``None``: not known.
+    attention_tile : float or None
+        Queries, and keys, of a tile: fused attention computes whole ones, of an attention without
+        a mask. ``None``: not known.
     """
 
     name: str
@@ -52,21 +53,20 @@ class Device:
     launch_s: float = 0.0
     copy_bytes_per_s: float | None = None
     attention_row_s: float | None = None
-    attention_tile: int | None = None
+    attention_tile: float | None = None
 
     def __post_init__(self):
         for name in ("memory_bytes", "peak_flops_per_s"):
             _check_positive(f"{name} of {self.name}", getattr(self, name))
         for name in (
             "matmul_flops_per_s", "attention_flops_per_s", "memory_bytes_per_s", "copy_bytes_per_s",
+            "attention_tile",
         ):  # fmt: skip
             if getattr(self, name) is not None:
                 _check_positive(f"{name} of {self.name}", getattr(self, name))
         for name in ("launch_s", "attention_row_s"):
             if getattr(self, name) is not None:
                 _check_seconds(f"{name} of {self.name}", getattr(self, name))
-        if self.attention_tile is not None:
-            check_count(f"attention_tile of {self.name}", self.attention_tile)
 
     @property
     def matmul_rate(self) -> float:

@@ -172,7 +172,7 @@ def _checked_words(rows: Sequence[Checked]) -> str:
     elif counting:
         worst = max(counting, key=lambda row: abs(row.error))
         text += (
-            f"Median error {median_error(rows):.0%}; worst {worst.error:+.0%} "
+            f"Of those that count: median error {median_error(rows):.0%}; worst {worst.error:+.0%} "
             f"({_point_words(worst)}). "
         )
     if noisy:

@@ -115,7 +115,7 @@ def tokens_read(recalls: Mapping[str, Mapping[int, float]], rank: int) -> go.Fig
             )
         )  # fmt: skip
     styled(figure, "Tokens read from one update", height=400)
-    figure.update_xaxes(title="distinct tokens in the client's text")
+    figure.update_xaxes(title="distinct tokens in the client's text, but the last")
     figure.update_yaxes(title="share of them that was read", range=[-0.05, 1.15])
     said = "; ".join(
         f"{name}: {each[few]:.0%} of {few} tokens"
@@ -157,6 +157,7 @@ def attack_and_utility(
         go.Bar(
             x=[falls[name] for name in names], y=names, orientation="h", showlegend=False,
             marker={"color": WAYS["federated"]}, hovertemplate="%{y}: %{x:+.3f} nat<extra></extra>",
+            text=[f"{falls[name]:+.3f}" for name in names], cliponaxis=False,
         ),
         1, 2,
     )  # fmt: skip

@@ -12,14 +12,17 @@ from torch import Tensor
 from workbench.strategies.masks import causal_part
 
 aten = torch.ops.aten
+#: A dimension of a kernel's grid. Source: CUDA C++ Programming Guide, compute capabilities.
+_MOST_SEQUENCES = 65_536
 #: A kernel of torch's, or none.
 Fused = Literal["flash", "efficient", ""]
 
 
 def forward(q, k, v, causal: bool, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Output, and log-sum-exp of the scores: ``attention.attention_with_lse``."""
-    k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], 1) for t in (k, v))
-    fused = _fused(q, k, v, causal, mask)
+    if k.shape[1] < q.shape[1]:
+        k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], 1) for t in (k, v))
+    fused = fused_kernel(q, k, v, causal, mask)
     if fused == "flash":
         return aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal)[:2]
     if fused == "efficient":
@@ -43,8 +46,9 @@ def backward(
     Source: Dao et al. (2022), FlashAttention, arXiv:2205.14135, algorithm 4.
     """
     heads = k.shape[1]
-    k, v = (t.repeat_interleave(q.shape[1] // heads, 1) for t in (k, v))
-    fused = _fused(q, k, v, causal, mask)
+    if heads < q.shape[1]:
+        k, v = (t.repeat_interleave(q.shape[1] // heads, 1) for t in (k, v))
+    fused = fused_kernel(q, k, v, causal, mask)
     if fused:
         dq, dk, dv = _fused_backward(fused, grad, q, k, v, out, lse, causal)
     else:
@@ -52,17 +56,19 @@ def backward(
         p = (_scores(q, k, causal, mask) - lse[..., None]).exp()
         ds = p * (grad @ v.mT - (grad * out).sum(-1, keepdim=True)) * q.shape[-1] ** -0.5
         dq, dk, dv = ds @ k, ds.mT @ q, p.mT @ grad
-    return dq, *(t.unflatten(1, (heads, -1)).sum(2) for t in (dk, dv))
+    if heads < q.shape[1]:
+        dk, dv = (t.unflatten(1, (heads, -1)).sum(2) for t in (dk, dv))
+    return dq, dk, dv
 
 
-def _fused(q, k, v, causal: bool, mask: Tensor | None) -> Fused:
+def fused_kernel(q, k, v, causal: bool, mask: Tensor | None) -> Fused:
     """Which kernel computes this block, if any does.
 
-    They want rows of whole 16 bytes, and know no mask of ours; flash draws the causal mask from
-    the other end where there are more keys than queries.
+    They want rows of whole 16 bytes and fewer than 65,536 sequences, and know no mask of ours;
+    flash draws the causal mask from the other end where there are more keys than queries.
     """
     ragged = q.shape[3] * q.itemsize % 16 or (causal and q.shape[2] != k.shape[2])
-    if mask is not None or ragged:
+    if mask is not None or ragged or len(q) >= _MOST_SEQUENCES:
         return ""
     asked = torch.backends.cuda.SDPAParams(q, k, v, None, 0.0, causal, False)
     if torch.backends.cuda.can_use_flash_attention(asked):
@@ -72,7 +78,7 @@ def _fused(q, k, v, causal: bool, mask: Tensor | None) -> Fused:
 
 def _fused_backward(fused: Fused, grad, q, k, v, out, lse, causal) -> tuple[Tensor, Tensor, Tensor]:
     """By the same kernel; without dropout it asks nothing of a generator."""
-    seed = q.new_zeros(2, dtype=torch.uint64)
+    seed, grad = q.new_zeros(2, dtype=torch.uint64), grad.contiguous()
     if fused == "flash":
         sizes = None, None, q.shape[2], k.shape[2]
         return aten._scaled_dot_product_flash_attention_backward(

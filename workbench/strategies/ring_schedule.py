@@ -111,7 +111,8 @@ def _without_mask(
         for skip in (0, 1) if queries[0] < keys[0] else (0,):
             if _is_causal(queries[skip:], keys):
                 rows = slice(q.start + skip, q.stop)
-                return [Block(rows, k, True)] if queries[skip:] else []
+                seen = slice(k.start, min(k.stop, k.start + rows.stop - rows.start))
+                return [Block(rows, seen, True)] if queries[skip:] else []
     return None
 
 
