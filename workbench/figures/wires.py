@@ -118,8 +118,9 @@ def _wires_caption(rows: Sequence[WireRow], speeds: Sequence[float], source: str
         )
     return (
         f"{source.capitalize()}: {'; '.join(dict.fromkeys(said))}. A coloured bar that ends within "
-        "the dark grey part means that some of the sending hid behind computing; one below the "
-        "light grey part, that this machine computed faster than it did without wires."
+        "the dark grey part means that some of the sending hid behind computing, or that this "
+        "machine computed faster than it did without wires; one below the light grey part, the "
+        "latter for certain."
     )
 
 

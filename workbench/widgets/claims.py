@@ -78,12 +78,10 @@ def seeds_svg(effects: Sequence[float], effect: Effect, text: str) -> str:
     page.marks.append(rectangle(low, _MIDDLE - 7, high, _MIDDLE + 7, colour))
     for value in effects:
         page.marks.append(rectangle(at(value) - 3, 26, at(value) + 3, 66, INK, tip=f"{value:+.3g}"))
-    half = (-most / 2, 0.0, most / 2)
-    for value, anchor in (
-        (-most, "start"), *((each, "middle") for each in half), (most, "end"),
-    ):  # fmt: skip
+    for value in (part * most for part in (-0.8, -0.4, 0.0, 0.4, 0.8)):
         text_at = f"{value:+.2g} {effect.unit}" if value else "0"
-        page.marks.append(Text(at(value), 90, text_at, 12, anchor))
+        page.marks.append(rectangle(at(value) - 0.5, 76, at(value) + 0.5, 81, INK))
+        page.marks.append(Text(at(value), 90, text_at, 12, "middle"))
     return svg(page, text)
 
 
