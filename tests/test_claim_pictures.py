@@ -55,7 +55,7 @@ def test_the_explorer_judges_again_with_another_smallest_effect():
     said = claim_explorer({"together": twice}, judge)
     assert "Equal seeds share a mark." in said.caption.value
     assert "smallest effect [nat] of 0.02: supported." in said.caption.value
-    assert "+0.044 nat" in said.picture.value  # half of the axis: 1.1 * 0.08 / 2
+    assert "+0.035 nat" in said.picture.value  # 0.4 of the axis: 0.4 * 1.1 * 0.08
     started = time.perf_counter()
     explorer.controls["times"].value = 0.25
     print(f"a change took {1000 * (time.perf_counter() - started):.1f} ms")
