@@ -47,10 +47,12 @@ RANKS = ("spawn", "torchrun")
 
 #: The longest, which must not be what all others have ended before.
 FIRST = {"test_browser.py", "37-deploy-it.ipynb"}
+#: What needs a machine that is not busy with all others.
+LAST = {"test_federated_ray.py"}
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.name not in FIRST)
+    items.sort(key=lambda item: (item.path.name not in FIRST) + (item.path.name in LAST))
     for item in items:
         if item.path.name in MANY_CASES:
             item.add_marker(pytest.mark.no_cover)
