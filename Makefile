@@ -7,7 +7,7 @@ PEERS := .venv-peers
 PY := $(VENV)/bin/python
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=850
 # Test files side by side, twice as many as two cores: ranks wait for each other, browsers for kernels.
-# Those of one file stay together, as a notebook's cells have to; in the order of their names, but for the longest, which come first.
+# Those of one file stay together, as a notebook's cells have to; in the order of their names, but for the longest, which come first, and what needs a quieter machine, which comes last.
 SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 ARGS :=

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import torch
 
-from workbench.calibration.kernels import _took_on_gpu
+from workbench.calibration.kernels import took_on_gpu
 from workbench.strategies import gpu_blocks
 from workbench.strategies.attention import attend_block
 
@@ -24,7 +24,7 @@ TOKENS = 65_536
 def median_s(run: Callable[[], object]) -> float:
     """After one that warms up."""
     run()
-    return statistics.median(_took_on_gpu(run) for _ in range(9))
+    return statistics.median(took_on_gpu(run) for _ in range(9))
 
 
 def most_bytes(run: Callable[[], object]) -> int:

@@ -31,8 +31,8 @@ PRODUCTS = 7
 _AHEAD_CYCLES, _MOST_CYCLES = 50_000_000, 3_200_000_000
 #: Queries and keys of a tile on a GPU; on a CPU none shows.
 GPU_TILE = Figure(
-    128, "measured", "benchmarks/gpu_blocks.py on an H200 with torch 2.11: 129 queries of as many "
-    "keys take 3 times as long as 128, and 16 as long as 128",
+    128, "measured", "an H200 with torch 2.11: 129 queries of as many keys take 3 times as long as "
+    "128, and 16 as long as 128; benchmarks/gpu_blocks.py prints it",
 )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def timed(
     All chains are run in turn, round after round, so that a slow spell of the machine is no single
     chain's. ``tick`` is called after each round.
     """
-    took = _took_on_gpu if local_device().type == "cuda" else _took
+    took = took_on_gpu if local_device().type == "cuda" else _took
     found: list[list[float]] = [[] for _ in chain_list]
     for _ in range(repeats + 1):
         for times, chain in zip(found, chain_list, strict=True):
@@ -154,7 +154,7 @@ def _took(run: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _took_on_gpu(run: Callable[[], object], ahead: int = _AHEAD_CYCLES) -> float:
+def took_on_gpu(run: Callable[[], object], ahead: int = _AHEAD_CYCLES) -> float:
     """Seconds from the first kernel to the last; anew if one ran before all stood in line."""
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda._sleep(ahead)
@@ -165,7 +165,7 @@ def _took_on_gpu(run: Callable[[], object], ahead: int = _AHEAD_CYCLES) -> float
     last.synchronize()
     del made
     if early and ahead < _MOST_CYCLES:
-        return _took_on_gpu(run, 2 * ahead)
+        return took_on_gpu(run, 2 * ahead)
     return first.elapsed_time(last) / 1e3
 
 
@@ -265,7 +265,7 @@ def waits(dtype: str, repeats: int) -> list[float]:
     for _ in range(repeats):
         step.reset()
         torch.cuda.synchronize()
-        found.append(timed_run(step)[0] - _took_on_gpu(run))
+        found.append(timed_run(step)[0] - took_on_gpu(run))
     return found
 
 
