@@ -93,7 +93,7 @@ def settle_after_collectives():
             tensors = [t for t in given if isinstance(t, torch.Tensor)]
             before = [t._use_count() for t in tensors]
             result = collective(*given, **options)
-            time.sleep(0.0 if tensors else 0.01)  # of a list of transfers nothing is known
+            time.sleep(0.0 if tensors else 0.05)  # of a list of transfers nothing is known
             until = time.monotonic() + 10
             while [t._use_count() for t in tensors] > before and time.monotonic() < until:
                 time.sleep(0.001)
